@@ -175,10 +175,7 @@ def read_bars(path: str | os.PathLike[str], *, now: pd.Timestamp | None = None) 
     if not file.is_file():
         raise DataError(f"expected a CSV or Parquet file of bars, found no file {file}")
     try:
-        if file.suffix == ".parquet":
-            frame = pd.read_parquet(file)
-        else:
-            frame = pd.read_csv(file)
+        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"expected a CSV or Parquet file of bars, could not read {file}: "

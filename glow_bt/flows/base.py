@@ -1,0 +1,186 @@
+"""The two contracts of this package: a bijection of rows, and a density made of one.
+
+To add a layer: subclass `Bijection`, write `forward` and `inverse`, and add one line to the
+registry in tests/contracts/registry.py, which puts it through every law.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from glow_bt.errors import FlowError
+
+if TYPE_CHECKING:
+    from glow_bt.flows.priors import Prior
+
+__all__ = ["Bijection", "Chain", "Flow"]
+
+Rows = Float[Tensor, "n d"]
+Context = Float[Tensor, "n c"]
+PerRow = Float[Tensor, " n"]
+
+
+class Bijection(nn.Module, ABC):
+    """An invertible map of rows, given a context: market -> latent.
+
+    A row's result depends on that row and its context alone, never on the rest of the batch,
+    and ``log_det`` holds one value a row. All state lives in parameters and buffers.
+
+    Attributes:
+        num_features: D, width of a row.
+        context_features: C, width of its context; 0 for none.
+    """
+
+    def __init__(self, num_features: int, context_features: int = 0) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise FlowError(f"expected num_features of at least 1, found {num_features}")
+        if context_features < 0:
+            raise FlowError(f"expected context_features of at least 0, found {context_features}")
+        self.num_features = num_features
+        self.context_features = context_features
+
+    @abstractmethod
+    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
+        """Map data to latents.
+
+        Args:
+            x: (N, D).
+            context: (N, C), or None when C is 0.
+
+        Returns:
+            z (N, D) and log_det (N,) = log |det dz/dx|.
+        """
+
+    @abstractmethod
+    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
+        """Map latents to data.
+
+        Returns:
+            x (N, D) and log_det (N,) = log |det dx/dz|.
+        """
+
+
+class Chain(Bijection):
+    """Bijections one after another; log_det is the sum of theirs.
+
+    Args:
+        layers: of one width, first applied first. The context goes to those that take one.
+    """
+
+    def __init__(self, *layers: Bijection) -> None:
+        if not layers:
+            raise FlowError("expected at least one layer in a chain, found none")
+        contexts = max(layer.context_features for layer in layers)
+        super().__init__(layers[0].num_features, contexts)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
+        """Apply the layers in order."""
+        h, log_det = x, x.new_zeros(x.shape[0])
+        for layer in self.layers:
+            h, change = layer(h, context if layer.context_features else None)
+            log_det = log_det + change
+        return h, log_det
+
+    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
+        """Invert them in reverse order."""
+        h, log_det = z, z.new_zeros(z.shape[0])
+        for layer in reversed(cast("list[Bijection]", list(self.layers))):
+            h, change = layer.inverse(h, context if layer.context_features else None)
+            log_det = log_det + change
+        return h, log_det
+
+
+class Flow(Bijection):
+    """A density: a bijection to latents whose distribution is `prior`.
+
+    log p(x | c) = log prior(z) + log |det dz/dx| (Papamakarios et al. 2021, sec. 2.1,
+    arXiv:1912.02762).
+    """
+
+    prior: Prior
+
+    def log_prob(self, x: Rows, context: Context | None = None) -> PerRow:
+        """Return the log-density of each row in nats, shape (N,).
+
+        Raises:
+            FlowError: on a wrong width, a missing context, or a row that is not finite.
+        """
+        self.check_rows(x, context)
+        z, log_det = self.forward(x, context)
+        return self.prior.log_prob(z) + log_det
+
+    def sample(
+        self,
+        n: int,
+        context: Context | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Rows:
+        """Draw n rows, shape (N, D), without gradients.
+
+        Args:
+            n: number of rows.
+            context: (N, C), one a row; (1, C) is repeated.
+            temperature: factor on the spread of the latents; below 1 draws nearer the mode
+                (Kingma & Dhariwal 2018, sec. 6).
+            generator: source of randomness; default torch's global one.
+        """
+        if n < 1:
+            raise FlowError(f"expected to draw at least 1 row, found n={n}")
+        if not temperature > 0:
+            raise FlowError(f"expected a temperature above 0, found {temperature}")
+        if context is not None and context.shape[0] == 1:
+            context = context.expand(n, -1)
+        with torch.no_grad():
+            z = self.prior.sample(n, temperature, generator)
+            self.check_rows(z, context)
+            x, _ = self.inverse(z, context)
+        return x
+
+    def check_rows(self, x: Tensor, context: Tensor | None) -> None:
+        """Refuse rows that the flow cannot take.
+
+        Raises:
+            FlowError: naming what was expected and the first offending row.
+        """
+        _check_block(x, self.num_features, "rows")
+        if self.context_features == 0:
+            if context is not None:
+                raise FlowError(
+                    "expected no context for a flow of context_features=0, found one of shape "
+                    f"{tuple(context.shape)}; build the flow with "
+                    f"context_features={context.shape[-1]}"
+                )
+            return
+        if context is None:
+            raise FlowError(
+                f"expected a context of shape (N, {self.context_features}), found none"
+            )
+        _check_block(context, self.context_features, "contexts")
+        if context.shape[0] != x.shape[0]:
+            raise FlowError(
+                f"expected one context a row, found {context.shape[0]} contexts "
+                f"for {x.shape[0]} rows"
+            )
+
+
+def _check_block(x: Tensor, width: int, what: str) -> None:
+    if x.ndim != 2 or x.shape[1] != width:
+        raise FlowError(f"expected {what} of shape (N, {width}), found {tuple(x.shape)}")
+    # One sum tells most often that all is finite, at a fraction of a full mask.
+    if torch.isfinite(x.sum()):
+        return
+    bad = ~torch.isfinite(x).all(dim=1)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise FlowError(
+            f"expected finite {what}, found {int(bad.sum())} that are not, first row {row}: "
+            f"{x[row].tolist()}; remove or repair it"
+        )

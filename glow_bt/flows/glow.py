@@ -1,0 +1,174 @@
+"""GLOW for vectors: tail layer, then levels of ActNorm, 1x1 convolution and coupling."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from glow_bt.errors import FlowError
+from glow_bt.flows.actnorm import ActNorm
+from glow_bt.flows.base import Bijection, Chain, Context, Flow, PerRow, Rows
+from glow_bt.flows.conv1x1 import InvertibleConv1x1, Reverse
+from glow_bt.flows.coupling import AdditiveCoupling, AffineCoupling, ConditionalAffine
+from glow_bt.flows.priors import make_prior
+from glow_bt.flows.split import Split
+from glow_bt.flows.tails import TailLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Glow"]
+
+_COUPLINGS: dict[str, type[AffineCoupling | AdditiveCoupling]] = {
+    "affine": AffineCoupling,
+    "additive": AdditiveCoupling,
+}
+_PERMUTATIONS: dict[str, type[InvertibleConv1x1 | Reverse]] = {
+    "conv1x1": InvertibleConv1x1,
+    "reverse": Reverse,
+}
+
+
+class Glow(Flow):
+    """GLOW, Kingma & Dhariwal 2018 (arXiv:1807.03039), on vectors of any width.
+
+    Level by level, num_steps steps of (ActNorm, 1x1 convolution, coupling), then a split that
+    sends half of the features out as latents, standardised by a prior learned from the other
+    half. Latents come back as one row, first level first, on one scale: N(0, I) under the model
+    when base is "normal".
+
+    Args:
+        num_features: D, width of a row; any width from 1.
+        num_levels: number of levels L.
+        num_steps: steps a level, K.
+        hidden_dim: width of the two hidden layers in each coupling.
+        context_features: C, width of the context that every coupling and prior sees.
+        base: distribution of the latents: "normal", "student_t" or "mixture".
+        coupling: "affine", or "additive" as in NICE.
+        permutation: "conv1x1" (learned), or "reverse" (fixed) as in RealNVP.
+        tails: whether a `TailLayer` comes first, so that power-law tails can be learned.
+        num_components: components of base "mixture".
+
+    Raises:
+        FlowError: on a size below 1 or an unknown name.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> flow = Glow(num_features=4, num_levels=2, num_steps=2, hidden_dim=16)
+        >>> x = torch.randn(64, 4)
+        >>> flow.log_prob(x).shape  # the first training batch sets the ActNorms
+        torch.Size([64])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_levels: int = 3,
+        num_steps: int = 4,
+        hidden_dim: int = 128,
+        context_features: int = 0,
+        base: str = "normal",
+        *,
+        coupling: str = "affine",
+        permutation: str = "conv1x1",
+        tails: bool = True,
+        num_components: int = 4,
+    ) -> None:
+        super().__init__(num_features, context_features)
+        sizes = {"num_levels": num_levels, "num_steps": num_steps, "hidden_dim": hidden_dim}
+        for name, size in sizes.items():
+            if size < 1:
+                raise FlowError(f"expected {name} of at least 1, found {size}")
+        _check_choice("coupling", coupling, _COUPLINGS)
+        _check_choice("permutation", permutation, _PERMUTATIONS)
+        self.config: dict[str, int | str | bool] = {
+            "num_features": num_features,
+            "num_levels": num_levels,
+            "num_steps": num_steps,
+            "hidden_dim": hidden_dim,
+            "context_features": context_features,
+            "base": base,
+            "coupling": coupling,
+            "permutation": permutation,
+            "tails": tails,
+            "num_components": num_components,
+        }
+        self.tails = TailLayer(num_features) if tails else None
+        self.levels = nn.ModuleList()
+        self.splits = nn.ModuleList()
+        width = num_features
+        for level in range(num_levels):
+            layers: list[Bijection] = []
+            for _ in range(num_steps):
+                layers += [
+                    ActNorm(width),
+                    _PERMUTATIONS[permutation](width),
+                    _COUPLINGS[coupling](width, hidden_dim, context_features),
+                ]
+            self.levels.append(Chain(*layers))
+            if width == 1 or level == num_levels - 1:
+                break  # nothing more can leave
+            self.splits.append(Split(width, context_features))
+            width -= width // 2
+        self.top = ConditionalAffine(width, context_features, hidden_dim=0, hidden_layers=0)
+        self.prior = make_prior(base, num_features, num_components)
+
+    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
+        """Map data (N, D) to latents (N, D), with log |det dz/dx| (N,)."""
+        h, log_det = x, x.new_zeros(x.shape[0])
+        if self.tails is not None:
+            h, log_det = self.tails(h)
+        latents = []
+        for level, split in self._stages():
+            h, change = level(h, context)
+            log_det = log_det + change
+            if split is not None:
+                h, change = split(h, context)
+                log_det = log_det + change
+                latents.append(h[:, : split.num_latent])
+                h = h[:, split.num_latent :]
+        h, change = self.top(h, _or_empty(context, h))
+        return torch.cat([*latents, h], dim=1), log_det + change
+
+    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
+        """Map latents (N, D) to data (N, D), with log |det dx/dz| (N,)."""
+        stages = self._stages()
+        sizes = [split.num_latent for _, split in stages if split is not None]
+        *latents, h = torch.split(z, [*sizes, self.num_features - sum(sizes)], dim=1)
+        h, log_det = self.top.inverse(h, _or_empty(context, h))
+        for level, split in reversed(stages):
+            if split is not None:
+                h, change = split.inverse(torch.cat([latents.pop(), h], dim=1), context)
+                log_det = log_det + change
+            h, change = level.inverse(h, context)
+            log_det = log_det + change
+        if self.tails is not None:
+            h, change = self.tails.inverse(h)
+            log_det = log_det + change
+        return h, log_det
+
+    def condition_numbers(self) -> list[float]:
+        """Return the condition number of each 1x1 convolution, in order.
+
+        Above about 1e4 a float32 inverse loses half of its digits.
+        """
+        return [m.condition_number() for m in self.modules() if isinstance(m, InvertibleConv1x1)]
+
+    def _stages(self) -> list[tuple[Chain, Split | None]]:
+        """Return each level with the split after it, if any."""
+        levels = cast("list[Chain]", list(self.levels))
+        splits = cast("list[Split]", list(self.splits))
+        return list(zip_longest(levels, splits))
+
+
+def _or_empty(context: Tensor | None, like: Tensor) -> Tensor:
+    return like[:, :0] if context is None else context
+
+
+def _check_choice(name: str, value: str, choices: Mapping[str, object]) -> None:
+    if value not in choices:
+        raise FlowError(f"expected {name} to be one of {', '.join(choices)}, found {value!r}")
