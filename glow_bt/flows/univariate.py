@@ -91,7 +91,9 @@ class UnivariateFlow(Flow):
     def cdf(self, x: Rows, context: Context) -> PerRow:
         """Return P(Y <= x | context), shape (N,); exact."""
         self.check_rows(x, context)
-        return torch.special.ndtr(self.forward(x, context)[0][:, 0])
+        z, _ = self.forward(x, context)
+        below: Tensor = torch.special.ndtr(z[:, 0])
+        return below
 
     @torch.no_grad()
     def expected_shortfall(self, p: float, context: Context) -> PerRow:
