@@ -1,0 +1,229 @@
+"""Performance of an equity curve, by definitions that are stated and tested.
+
+Returns here are simple returns, equity_t / equity_{t-1} - 1, one a bar; the risk-free rate is
+zero. The first bar's return counts from the starting equity. An account whose equity touches
+zero is ruined for good: that bar's return is -1, and 0 from there on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from glow_bt.errors import ConfigError, DataError, TooFewBarsError
+
+__all__ = ["Performance", "daily_returns", "performance"]
+
+# A standard deviation, downside or drawdown below this is rounding: ratios to it are undefined.
+_NO_RISK = 1e-12
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What an equity curve earned and risked. Fractions, not per cent.
+
+    A ratio is NaN where it is undefined: Sharpe of a constant equity, Sortino without a losing
+    bar, Calmar without a drawdown, win rate without a position. `to_dict` gives None there.
+
+    Attributes:
+        n_bars: number of bars.
+        total_return: last equity over starting equity, minus 1.
+        annual_return: the constant yearly growth that gives the same total (CAGR).
+        annual_volatility: standard deviation of bar returns (N - 1) times sqrt(bars a year).
+        sharpe: mean over standard deviation of bar returns, times sqrt(bars a year).
+        sortino: mean over downside deviation, times sqrt(bars a year). The downside deviation
+            is the root mean square of min(return, 0) over all bars, winning ones included
+            (Sortino & Price 1994, "Performance measurement in a downside risk framework").
+        calmar: annual_return over the size of max_drawdown.
+        max_drawdown: lowest equity over the highest before it, minus 1; -0.2 is 20 % lost.
+        win_rate: share of winning bars among bars with a position at their start or close;
+            without an exposure series, among bars with a return other than 0.
+        turnover: sum of |exposure_t - exposure_{t-1}| a year, starting from none; 2.0 is the
+            whole equity bought and sold once a year. It includes drift of the exposure with the
+            price. NaN without an exposure series.
+        time_in_market: share of bars that close with a position; NaN without an exposure series.
+    """
+
+    n_bars: int
+    total_return: float
+    annual_return: float
+    annual_volatility: float
+    sharpe: float
+    sortino: float
+    calmar: float
+    max_drawdown: float
+    win_rate: float
+    turnover: float
+    time_in_market: float
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Return the numbers by name, ready for JSON: what is not finite becomes None."""
+        return {
+            name: value if math.isfinite(value) else None for name, value in asdict(self).items()
+        }
+
+
+def performance(
+    equity: pd.Series[float],
+    *,
+    periods_per_year: float,
+    exposure: pd.Series[float] | None = None,
+    starting_equity: float | None = None,
+) -> Performance:
+    """Measure an equity curve.
+
+    Args:
+        equity: (N,) account value at each bar's close, in time order.
+        periods_per_year: bars a year, see `glow_bt.ohlcv.periods_per_year`.
+        exposure: (N,) signed position value over equity at each bar's close, same index.
+        starting_equity: account value before the first bar. Default: the first value.
+
+    Raises:
+        ConfigError: if periods_per_year or starting_equity is not a positive number.
+        DataError: if a value is NaN or infinite, stamps are not in order, or the two series
+            have different stamps.
+        TooFewBarsError: if there are fewer than two bars.
+    """
+    if not (periods_per_year > 0 and math.isfinite(periods_per_year)):
+        raise ConfigError(
+            f"expected a positive number of bars a year, found {periods_per_year}; "
+            "daily bars have 252 or 365, hourly ones 8760"
+        )
+    _check_series(equity, "equity")
+    if len(equity) < 2:
+        raise TooFewBarsError(2, len(equity), "measuring performance")
+    values = _with_start(equity, starting_equity)
+    returns = _simple_returns(values)
+    total_return = float(values[-1] / values[0] - 1.0)
+    annual_return = _annual_growth(total_return, len(returns) / periods_per_year)
+    max_drawdown = float((values / np.maximum.accumulate(values) - 1.0).min())
+    deviation = float(returns.std(ddof=1))
+    downside = float(np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2)))
+    annualised_mean = float(returns.mean()) * math.sqrt(periods_per_year)
+    position = None if exposure is None else _exposure_values(exposure, equity)
+    return Performance(
+        n_bars=len(returns),
+        total_return=total_return,
+        annual_return=annual_return,
+        annual_volatility=deviation * math.sqrt(periods_per_year),
+        sharpe=_ratio(annualised_mean, deviation),
+        sortino=_ratio(annualised_mean, downside),
+        calmar=_ratio(annual_return, -max_drawdown),
+        max_drawdown=max_drawdown,
+        win_rate=_win_rate(returns, position),
+        turnover=_turnover(position, periods_per_year),
+        time_in_market=math.nan if position is None else float((position != 0).mean()),
+    )
+
+
+def daily_returns(
+    equity: pd.Series[float], *, starting_equity: float | None = None
+) -> pd.Series[float]:
+    """Return simple returns by UTC day.
+
+    A bar belongs to the day it opens on, and a day ends with its last bar. Days without a bar
+    are left out, never filled.
+
+    Args:
+        equity: (N,) account value at each bar's close; index of bar opens, naive ones are UTC.
+        starting_equity: account value before the first bar. Default: the first value.
+
+    Returns:
+        (D,) returns with a time-zone-naive index of days, named as the equity is.
+
+    Raises:
+        ConfigError: if starting_equity is not a positive number.
+        DataError: if a value is NaN or infinite or stamps are not in order.
+        TooFewBarsError: if there is no bar.
+    """
+    _check_series(equity, "equity")
+    if equity.empty:
+        raise TooFewBarsError(1, 0, "daily returns")
+    values = _with_start(equity, starting_equity)
+    stamps = pd.DatetimeIndex(equity.index)
+    if stamps.tz is not None:
+        stamps = stamps.tz_convert("UTC").tz_localize(None)
+    days = stamps.normalize()
+    last_of_day = np.append(days[1:] != days[:-1], True)
+    returns = _simple_returns(np.concatenate([values[:1], values[1:][last_of_day]]))
+    return pd.Series(returns, index=days[last_of_day].rename("date"), name=equity.name)
+
+
+def _check_series(series: pd.Series[float], name: str) -> None:
+    if not isinstance(series.index, pd.DatetimeIndex):
+        raise DataError(
+            f"expected {name} indexed by bar stamps, found an index of "
+            f"{type(series.index).__name__}; give a Series with a DatetimeIndex"
+        )
+    if not (series.index.is_monotonic_increasing and series.index.is_unique):
+        raise DataError(
+            f"expected {name} with stamps in ascending order, each once, found others; sort it"
+        )
+    bad = ~np.isfinite(series.to_numpy(dtype=np.float64))
+    if bad.any():
+        raise DataError(
+            f"expected finite {name}, found {int(bad.sum())} values that are not, first at "
+            f"{series.index[int(bad.argmax())]}; cut the series to the bars that were recorded"
+        )
+
+
+def _with_start(equity: pd.Series[float], starting_equity: float | None) -> NDArray[np.float64]:
+    """Starting equity, then each bar's; zero from the first bar at or below zero on."""
+    values = equity.to_numpy(dtype=np.float64)
+    start = float(values[0]) if starting_equity is None else float(starting_equity)
+    if not (start > 0 and math.isfinite(start)):
+        raise ConfigError(
+            f"expected a positive starting equity, found {start}; give the account's first value"
+        )
+    values = np.concatenate([[start], values])
+    ruined = np.maximum.accumulate(values <= 0)
+    return np.where(ruined, 0.0, values)
+
+
+def _simple_returns(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N+1,) values to (N,) returns; 0 where there was nothing left to earn on."""
+    before, after = values[:-1], values[1:]
+    alive = before > 0
+    return np.where(alive, after / np.where(alive, before, 1.0) - 1.0, 0.0)
+
+
+def _exposure_values(exposure: pd.Series[float], equity: pd.Series[float]) -> NDArray[np.float64]:
+    _check_series(exposure, "exposure")
+    if not exposure.index.equals(equity.index):
+        raise DataError(
+            f"expected exposure on the {len(equity)} stamps of the equity, found "
+            f"{len(exposure)} stamps of its own; reindex it first"
+        )
+    return np.asarray(exposure, dtype=np.float64)
+
+
+def _annual_growth(total_return: float, years: float) -> float:
+    if total_return <= -1.0:
+        return -1.0
+    growth = math.log1p(total_return) / years
+    # A gain within a few bars, compounded over a year, can leave the range of a float.
+    return math.expm1(growth) if growth < 700.0 else math.inf
+
+
+def _ratio(gain: float, risk: float) -> float:
+    return gain / risk if risk > _NO_RISK else math.nan
+
+
+def _win_rate(returns: NDArray[np.float64], position: NDArray[np.float64] | None) -> float:
+    if position is None:
+        held = returns != 0
+    else:
+        at_start = np.concatenate([[0.0], position[:-1]])
+        held = (position != 0) | (at_start != 0)
+    return float((returns[held] > 0).mean()) if held.any() else math.nan
+
+
+def _turnover(position: NDArray[np.float64] | None, periods_per_year: float) -> float:
+    if position is None:
+        return math.nan
+    changes = np.abs(np.diff(position, prepend=0.0))
+    return float(changes.mean()) * periods_per_year
