@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from glow_bt.errors import DataError, TooFewBarsError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
+
+    from numpy.typing import NDArray
 
 __all__ = [
     "BAR_COLUMNS",
@@ -42,6 +45,15 @@ _PRICE_COLUMNS = BAR_COLUMNS[:4]
 # Sessions of daily bars are never further apart than this without a closure worth reporting
 # (a weekend joined to a holiday on either side).
 _LONGEST_SESSION_BREAK = pd.Timedelta(days=5)
+_SESSIONS_PER_YEAR = 252.0
+# Integer epochs above these are taken for milliseconds, microseconds and nanoseconds: 1e11
+# seconds is the year 5138, 1e11 milliseconds is 1973, and so on.
+_EPOCH_UNITS: tuple[tuple[int, Literal["ns", "us", "ms", "s"]], ...] = (
+    (10**17, "ns"),
+    (10**14, "us"),
+    (10**11, "ms"),
+    (-1, "s"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,8 @@ def validate_bars(bars: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.
     Args:
         bars: bars with a DatetimeIndex, or with a ``timestamp`` column. Naive stamps are
             read as UTC.
-        now: the present; bars that open after it are refused. Default: the clock.
+        now: the present, as UTC if naive; bars that open after it are refused. Default: the
+            clock.
 
     Returns:
         A new frame: UTC index ``timestamp``, float64 columns in contract order.
@@ -78,7 +91,7 @@ def validate_bars(bars: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.
     _check_columns(frame.columns)
     columns = [c for c in (*BAR_COLUMNS, *OPTIONAL_COLUMNS) if c in frame.columns]
     frame = _as_floats(frame[columns])
-    _check_stamps(frame.index, pd.Timestamp.now("UTC") if now is None else now)
+    _check_stamps(pd.DatetimeIndex(frame.index), _present(now))
     _check_values(frame)
     return frame
 
@@ -93,47 +106,57 @@ def bar_interval(bars: pd.DataFrame) -> pd.Timedelta:
 
 
 def periods_per_year(bars: pd.DataFrame) -> float:
-    """Return bars a year: 252 for daily bars of a market with sessions, else by the calendar.
+    """Return bars a year: 252 sessions of a market that has them, else by the calendar.
 
-    A market that trades round the clock has 365 daily or 8,760 hourly bars a year.
+    A market that trades round the clock has 365 daily or 8,760 hourly bars a year. One with
+    sessions is known by its weekends without bars, so at least a week of bars must show them;
+    its intraday bars count as many to a session as there are on average.
     """
     interval = bar_interval(bars)
     if _has_sessions(bars, interval):
-        return 252.0
+        return _SESSIONS_PER_YEAR * _bars_per_session(bars)
     return float(pd.Timedelta(days=365) / interval)
 
 
 def find_gaps(bars: pd.DataFrame) -> list[Gap]:
     """List the holes in a bar frame.
 
-    Daily bars without a weekend bar are taken for a market with sessions, where only a break
-    of more than five days counts as a hole.
+    In a market with sessions (no weekend bars in at least a week) only a break of more than
+    five days counts as a hole, and its missing bars are those of the weekdays in it.
     """
     if len(bars) < 2:
         return []
     interval = bar_interval(bars)
+    sessions = _has_sessions(bars, interval)
+    limit = _LONGEST_SESSION_BREAK if sessions else interval
     steps = np.diff(_stamps_ns(bars))
-    step_ns = interval.as_unit("ns")._value
-    limit = step_ns
-    if _has_sessions(bars, interval):
-        limit = _LONGEST_SESSION_BREAK.as_unit("ns")._value
-    index = bars.index
-    return [
-        Gap(index[i], index[i + 1], max(round(steps[i] / step_ns) - 1, 1))
-        for i in np.flatnonzero(steps > limit)
-    ]
+    gaps = []
+    for i in np.flatnonzero(steps > limit.value).tolist():
+        after, before = bars.index[i], bars.index[i + 1]
+        if sessions:
+            weekdays = np.busday_count(after.date(), before.date()) - 1
+            missing = round(weekdays * _bars_per_session(bars))
+        else:
+            missing = round(steps[i] / interval.value) - 1
+        gaps.append(Gap(after, before, max(missing, 1)))
+    return gaps
 
 
 def fill_gaps(bars: pd.DataFrame) -> pd.DataFrame:
     """Return the bars with every hole filled by flat bars of zero volume.
 
     A filled bar has open = high = low = close = the close before the hole, which is all that
-    was known then. Bars off the grid of the frame's interval are refused.
+    was known then; funding rate and open interest keep their last values.
+
+    Raises:
+        DataError: if the market has sessions, or a bar is off the grid of the frame's interval.
     """
+    if len(bars) < 2:
+        return bars.copy()
     interval = bar_interval(bars)
     if _has_sessions(bars, interval):
         raise DataError(
-            "expected a market that trades round the clock, found daily bars without weekends; "
+            "expected a market that trades round the clock, found bars without weekends; "
             "holes of such a market are not filled"
         )
     grid = pd.date_range(bars.index[0], bars.index[-1], freq=interval, name="timestamp")
@@ -176,7 +199,7 @@ def read_bars(path: str | os.PathLike[str], *, now: pd.Timestamp | None = None) 
         raise DataError(f"expected a CSV or Parquet file of bars, found no file {file}")
     try:
         frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"expected a CSV or Parquet file of bars, could not read {file}: "
             f"{str(error).splitlines()[0]}"
@@ -188,7 +211,10 @@ def read_bars(path: str | os.PathLike[str], *, now: pd.Timestamp | None = None) 
 
 
 def write_bars(bars: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write bars as CSV or Parquet by the file's ending; the file appears whole or not at all."""
+    """Write bars as Parquet (.parquet) or CSV (any other ending, .gz compressed).
+
+    The file appears whole or not at all; folders on the way to it are made.
+    """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
@@ -196,57 +222,69 @@ def write_bars(bars: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         if file.suffix == ".parquet":
             bars.to_parquet(temporary)
         else:
-            compression = "gzip" if file.suffix == ".gz" else None
-            bars.to_csv(temporary, compression=compression)
+            bars.to_csv(temporary, compression="gzip" if file.suffix == ".gz" else None)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _stamps_ns(bars: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    index = pd.DatetimeIndex(bars.index)
-    return index.as_unit("ns").asi8
+def _stamps_ns(bars: pd.DataFrame) -> NDArray[np.int64]:
+    return pd.DatetimeIndex(bars.index).as_unit("ns").asi8
 
 
 def _has_sessions(bars: pd.DataFrame, interval: pd.Timedelta) -> bool:
     index = pd.DatetimeIndex(bars.index)
-    return interval == pd.Timedelta(days=1) and bool((index.dayofweek < 5).all())
+    saw_weekend = index[-1] - index[0] >= pd.Timedelta(days=7)
+    return interval <= pd.Timedelta(days=1) and saw_weekend and bool((index.day_of_week < 5).all())
+
+
+def _bars_per_session(bars: pd.DataFrame) -> float:
+    return len(bars) / pd.DatetimeIndex(bars.index).normalize().nunique()
 
 
 def _with_utc_index(bars: pd.DataFrame) -> pd.DataFrame:
     frame = bars
     if "timestamp" in frame.columns:
         frame = frame.set_index("timestamp")
-    elif not isinstance(frame.index, pd.DatetimeIndex):
+    elif not isinstance(frame.index, pd.DatetimeIndex) and frame.index.name != "timestamp":
         raise DataError(
             "expected a DatetimeIndex or a column 'timestamp', found columns "
             f"{_names(frame.columns)}; name the column of bar opens 'timestamp'"
         )
-    index = _to_utc(frame.index)
-    return frame.set_axis(index.rename("timestamp"), axis=0)
-
-
-def _to_utc(index: pd.Index) -> pd.DatetimeIndex:
-    if isinstance(index, pd.DatetimeIndex):
-        stamps = index
-    elif pd.api.types.is_integer_dtype(index):
-        # 1e11 seconds is the year 5138; 1e11 milliseconds is 1973.
-        unit = "ms" if len(index) and int(index.max()) > 100_000_000_000 else "s"
-        stamps = pd.DatetimeIndex(pd.to_datetime(index, unit=unit, utc=True))
-    else:
-        try:
-            stamps = pd.DatetimeIndex(pd.to_datetime(index, utc=True, format="ISO8601"))
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                "expected stamps in ISO 8601 or as an integer epoch, found "
-                f"{index[0]!r}...; {str(error).splitlines()[0]}"
-            ) from error
+    try:
+        stamps = _as_stamps(frame.index)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            "expected stamps in ISO 8601 or as a whole-numbered epoch, found "
+            f"{frame.index[0]}...; {str(error).splitlines()[0]}"
+        ) from error
     utc = stamps.tz_localize("UTC") if stamps.tz is None else stamps.tz_convert("UTC")
-    return utc.as_unit("ms") if utc.unit == "s" else utc
+    utc = utc.as_unit("ms") if utc.unit == "s" else utc
+    return frame.set_axis(utc.rename("timestamp"), axis=0)
 
 
-def _check_columns(columns: Iterable[Hashable]) -> None:
+def _as_stamps(index: pd.Index) -> pd.DatetimeIndex:
+    if isinstance(index, pd.DatetimeIndex):
+        return index
+    if pd.api.types.is_float_dtype(index):
+        raise ValueError("an epoch has a fraction or is empty")
+    if not pd.api.types.is_integer_dtype(index):
+        return pd.DatetimeIndex(pd.to_datetime(index, utc=True, format="ISO8601"))
+    if index.hasnans:
+        raise ValueError("a stamp is empty")
+    epochs = index.to_numpy(dtype=np.int64)
+    newest = int(epochs.max(initial=0))
+    unit = next(unit for limit, unit in _EPOCH_UNITS if newest > limit)
+    return pd.DatetimeIndex(pd.to_datetime(epochs, unit=unit, utc=True))
+
+
+def _check_columns(columns: pd.Index) -> None:
     found = set(columns)
+    if len(found) < len(columns):
+        raise DataError(
+            f"expected each column once, found {_names(columns[columns.duplicated()])} again; "
+            "drop or rename one of them"
+        )
     missing = [c for c in BAR_COLUMNS if c not in found]
     if missing:
         raise DataError(
@@ -268,7 +306,13 @@ def _as_floats(frame: pd.DataFrame) -> pd.DataFrame:
         raise DataError(f"expected numbers in every column, found text: {error}") from error
 
 
-def _check_stamps(index: pd.Index, now: pd.Timestamp) -> None:
+def _present(now: pd.Timestamp | None) -> pd.Timestamp:
+    if now is None:
+        return pd.Timestamp.now("UTC")
+    return now.tz_localize("UTC") if now.tzinfo is None else now
+
+
+def _check_stamps(index: pd.DatetimeIndex, now: pd.Timestamp) -> None:
     if index.hasnans:
         raise DataError("expected a stamp in every row, found an empty one; remove such rows")
     duplicate = index[index.duplicated()]
@@ -291,21 +335,23 @@ def _check_stamps(index: pd.Index, now: pd.Timestamp) -> None:
 
 
 def _check_values(frame: pd.DataFrame) -> None:
-    prices = frame[list(_PRICE_COLUMNS)]
-    _refuse_rows(frame, ~np.isfinite(frame[list(BAR_COLUMNS)]).all(axis=1), "finite values")
-    _refuse_rows(frame, (prices <= 0).any(axis=1), "positive prices")
-    _refuse_rows(frame, frame["volume"] < 0, "volume of zero or more")
-    _refuse_rows(frame, frame["high"] < frame["low"], "high at or above low")
-    body = frame[["open", "close"]]
-    inside = (body.max(axis=1) <= frame["high"]) & (body.min(axis=1) >= frame["low"])
-    _refuse_rows(frame, ~inside, "open and close between low and high")
-    optional = [c for c in OPTIONAL_COLUMNS if c in frame]
-    _refuse_rows(frame, np.isinf(frame[optional]).any(axis=1), "finite values")
+    values = frame[list(BAR_COLUMNS)].to_numpy(dtype=np.float64)
+    open_, high, low, close, volume = values.T
+    _refuse_rows(frame, np.any(~np.isfinite(values), axis=1), "finite values")
+    _refuse_rows(frame, np.any(values[:, :4] <= 0.0, axis=1), "positive prices")
+    _refuse_rows(frame, volume < 0.0, "volume of zero or more")
+    _refuse_rows(frame, high < low, "high at or above low")
+    outside = (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low)
+    _refuse_rows(frame, outside, "open and close between low and high")
+    for name in OPTIONAL_COLUMNS:
+        if name in frame:
+            infinite = np.abs(frame[name].to_numpy()) == np.inf
+            _refuse_rows(frame, infinite, f"{name} finite or empty")
 
 
-def _refuse_rows(frame: pd.DataFrame, bad: pd.Series[bool], expected: str) -> None:
+def _refuse_rows(frame: pd.DataFrame, bad: NDArray[np.bool_], expected: str) -> None:
     if bad.any():
-        row = int(bad.to_numpy().argmax())
+        row = int(bad.argmax())
         values = ", ".join(f"{name}={value:g}" for name, value in frame.iloc[row].items())
         raise DataError(
             f"expected {expected}, found {int(bad.sum())} bars without, "
