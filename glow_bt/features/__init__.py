@@ -1,0 +1,29 @@
+"""The market state: 16 numbers a bar, for a whole history at once or bar by bar.
+
+>>> from glow_bt.features import DEFAULT_SPEC, FeatureStream, compute_features
+>>> DEFAULT_SPEC.min_bars
+62
+"""
+
+from glow_bt.features.batch import (
+    compute_features,
+    feature_array,
+    last_features,
+    volatility_array,
+)
+from glow_bt.features.scaler import Scaler
+from glow_bt.features.spec import DEFAULT_SPEC, FEATURES, Feature, FeatureSpec
+from glow_bt.features.streaming import FeatureStream
+
+__all__ = [
+    "DEFAULT_SPEC",
+    "FEATURES",
+    "Feature",
+    "FeatureSpec",
+    "FeatureStream",
+    "Scaler",
+    "compute_features",
+    "feature_array",
+    "last_features",
+    "volatility_array",
+]
