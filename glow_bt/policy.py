@@ -1,0 +1,170 @@
+"""The decision: from what the model says about a bar to the exposure worth holding.
+
+Exposure is signed position value over equity: 0.5 is half of the equity long, -1 all of it
+short. Every threshold of a trading decision stands here, and everything here is a pure
+function of numbers known at the bar's close; orders then fill at the next bar's open.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from glow_bt.errors import ConfigError
+
+__all__ = [
+    "FILL_RESERVE",
+    "PolicyParams",
+    "position_size",
+    "rebalanced_exposure",
+    "round_to_step",
+    "target_exposure",
+    "trade_band",
+    "usable_exposure",
+    "var_exposure_limit",
+]
+
+# Share of the leverage cap that is used. An order is sized at a bar's close and pays at the
+# next open plus commission; at the full cap either would exceed the account.
+FILL_RESERVE = 0.99
+# Of a quantity step, so that 0.3 is three steps of 0.1 although 0.3 / 0.1 < 3 in floats.
+_STEP_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class PolicyParams:
+    """Thresholds of the decision.
+
+    Attributes:
+        risk_budget: loss, as a fraction of equity, that the VaR may amount to.
+        leverage_cap: largest |exposure|, whatever the VaR.
+        dead_band: smallest change of exposure worth an order, before costs.
+        long_only: never short; what would be short is flat.
+        cost_rate: cost of trading one unit of notional one way (commission + slippage).
+    """
+
+    risk_budget: float = 0.02
+    leverage_cap: float = 1.0
+    dead_band: float = 0.1
+    long_only: bool = False
+    cost_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("risk_budget", "leverage_cap"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise ConfigError(f"expected {name} above 0, found {value}; 0.02 is 2 % of equity")
+        for name in ("dead_band", "cost_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0.0):
+                raise ConfigError(
+                    f"expected {name} of 0 or more, found {value}; 0 switches it off"
+                )
+        if self.cost_rate >= 1.0:
+            raise ConfigError(
+                f"expected cost_rate below 1, found {self.cost_rate}; "
+                "give a fraction of the notional, 0.00055 for 5.5 basis points"
+            )
+
+
+def var_exposure_limit(var: float, params: PolicyParams) -> float:
+    """Return the |exposure| at which the VaR loses the risk budget, at most the leverage cap.
+
+    limit = min(risk_budget / |var|, leverage_cap). The loss of a position is taken as exposure
+    times log return, which for a long one overstates it (1 - e^r <= -r). A short is limited by
+    the same number, the lower tail standing for the upper one.
+
+    Args:
+        var: lower quantile of the next bar's log return, such as -0.031. NaN gives NaN.
+        params: risk_budget and leverage_cap are used.
+    """
+    if math.isnan(var):
+        return math.nan
+    if abs(var) * params.leverage_cap <= params.risk_budget:
+        return params.leverage_cap
+    return params.risk_budget / abs(var)
+
+
+def usable_exposure(exposure: float, params: PolicyParams) -> float:
+    """Clip an exposure to what an order at the next open can still pay for.
+
+    That is `FILL_RESERVE` of the leverage cap.
+    """
+    cap = FILL_RESERVE * params.leverage_cap
+    return min(max(exposure, -cap), cap)
+
+
+def target_exposure(
+    direction: float,
+    confidence: float,
+    in_distribution: float,
+    var: float,
+    params: PolicyParams,
+) -> float:
+    """Return direction x confidence x VaR limit; zero outside the filter or with any NaN.
+
+    Args:
+        direction: in [-1, 1], negative for falling.
+        confidence: in [0, 1], how usual the market state is.
+        in_distribution: 1 (or True) inside the likelihood filter, 0 outside.
+        var: lower quantile of the next bar's log return.
+        params: everything but the dead-band.
+
+    Returns:
+        The exposure to hold, at most `FILL_RESERVE` of the leverage cap in size.
+    """
+    if any(math.isnan(value) for value in (direction, confidence, in_distribution, var)):
+        return 0.0
+    if not in_distribution or (params.long_only and direction < 0.0):
+        return 0.0
+    return usable_exposure(direction * confidence * var_exposure_limit(var, params), params)
+
+
+def trade_band(params: PolicyParams) -> float:
+    """Return the change of exposure below which trading costs more than it is worth.
+
+    band = dead_band + (3/32 cost_rate)^(1/3). The second term is the half-width of the no-trade
+    region under proportional costs, (3/(2p) x^2 (1-x)^2 cost)^(1/3), where it is widest (x = 1/2)
+    for log utility (p = 1): Janeček & Shreve 2004, "Asymptotic analysis for optimal investment
+    and consumption with transaction costs", Finance and Stochastics 8(2).
+    """
+    return params.dead_band + math.cbrt(3.0 / 32.0 * params.cost_rate)
+
+
+def rebalanced_exposure(current: float, target: float, params: PolicyParams) -> float:
+    """Return the exposure to hold next: the target, or the current one if the two are close.
+
+    Inside the band nothing is traded. There is no band around leaving the market (target 0,
+    which is what the filter asks for) nor for an exposure that drifted above the leverage cap.
+
+    Args:
+        current: exposure held, at the bar's close.
+        target: from `target_exposure`.
+        params: dead_band, cost_rate and leverage_cap are used.
+    """
+    if target == 0.0 or abs(current) > params.leverage_cap:
+        return target
+    return target if abs(target - current) >= trade_band(params) else current
+
+
+def position_size(exposure: float, equity: float, price: float, step: float = 0.0) -> float:
+    """Return the signed quantity whose value is exposure times equity.
+
+    Args:
+        exposure: signed position value over equity.
+        equity: account value; nothing is held when it is 0 or below.
+        price: of one unit.
+        step: quantities are multiples of it, rounded towards zero; 0 for any quantity.
+    """
+    if equity <= 0.0:
+        return 0.0
+    return round_to_step(exposure * equity / price, step)
+
+
+def round_to_step(size: float, step: float) -> float:
+    """Round a signed quantity towards zero to a multiple of step; step 0 leaves it alone."""
+    if step == 0.0:
+        return size
+    steps = math.floor(abs(size) / step + _STEP_TOLERANCE)
+    # The product carries a rounding error (3 * 0.1), which a venue would refuse.
+    return math.copysign(round(steps * step, 12), size)

@@ -1,0 +1,120 @@
+"""Regimes: clusters of latent space, as plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
+
+from glow_bt.errors import ConfigError
+
+__all__ = ["METHODS", "Regimes", "match_labels", "order_labels"]
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+METHODS = ("gmm", "kmeans")
+
+
+@dataclass(frozen=True, eq=False)
+class Regimes:
+    """A mixture of K diagonal Gaussians over latents; a regime is a component.
+
+    The latents of a perfect flow are one Gaussian, so what clusters there are is what the flow
+    left over. A flow trained on a mixture base says more: its own components are the regimes.
+
+    Attributes:
+        weights: (K,), share of each regime.
+        means: (K, D).
+        scales: (K, D), standard deviations.
+    """
+
+    weights: Floats
+    means: Floats
+    scales: Floats
+
+    @classmethod
+    def fit(cls, latents: Floats, num_regimes: int, method: str = "gmm", seed: int = 0) -> Regimes:
+        """Cluster latents (N, D) by a Gaussian mixture ("gmm") or k-means ("kmeans").
+
+        K-means is kept as a mixture of equal weights and unit scales, whose most likely
+        component is the nearest centre.
+
+        Raises:
+            ConfigError: on an unknown method, or fewer rows than regimes.
+        """
+        if method not in METHODS:
+            raise ConfigError(
+                f"expected a regime method among {', '.join(METHODS)}, found {method!r}"
+            )
+        if not 1 <= num_regimes <= len(latents):
+            raise ConfigError(
+                f"expected between 1 and {len(latents)} regimes (one row each), "
+                f"found {num_regimes}"
+            )
+        if method == "kmeans":
+            kmeans = KMeans(num_regimes, n_init=4, random_state=seed).fit(latents)
+            centres = np.asarray(kmeans.cluster_centers_, dtype=np.float64)
+            return cls(np.full(num_regimes, 1 / num_regimes), centres, np.ones_like(centres))
+        mixture = GaussianMixture(
+            num_regimes, covariance_type="diag", n_init=2, random_state=seed, reg_covar=1e-3
+        ).fit(latents)
+        return cls(mixture.weights_, mixture.means_, np.sqrt(mixture.covariances_))
+
+    def posterior(self, latents: Floats) -> Floats:
+        """Return P(regime | z) for each row of latents (N, D), shape (N, K)."""
+        joint = self._log_joint(latents)
+        joint -= joint.max(axis=1, keepdims=True)
+        density = np.exp(joint)
+        probability: Floats = density / density.sum(axis=1, keepdims=True)
+        return probability
+
+    def assign(self, latents: Floats) -> Labels:
+        """Return the most likely regime of each row of latents (N, D), shape (N,)."""
+        return np.asarray(self._log_joint(latents).argmax(axis=1), dtype=np.int64)
+
+    def relabelled(self, order: Labels) -> Regimes:
+        """Return the same regimes with new label k for old label order[k]."""
+        return replace(
+            self, weights=self.weights[order], means=self.means[order], scales=self.scales[order]
+        )
+
+    def _log_joint(self, latents: Floats) -> Floats:
+        # Expanded squares: three matrix products instead of an (N, K, D) block.
+        precision = self.scales**-2
+        quadratic = (
+            latents**2 @ precision.T
+            - 2 * latents @ (self.means * precision).T
+            + (self.means**2 * precision).sum(axis=1)
+        )
+        constant = np.log(self.weights) - np.log(self.scales).sum(axis=1)
+        joint: Floats = constant - 0.5 * quadratic
+        return joint
+
+
+def order_labels(labels: Labels, statistic: Floats, num_regimes: int) -> Labels:
+    """Return old labels sorted by the mean of a statistic (N,), smallest first, empty ones last.
+
+    With volatility as the statistic, regime 0 is the calmest.
+    """
+    means = [
+        statistic[labels == k].mean() if (labels == k).any() else np.inf
+        for k in range(num_regimes)
+    ]
+    return np.argsort(means, kind="stable")
+
+
+def match_labels(reference: Labels, labels: Labels, num_regimes: int) -> Labels:
+    """Return, for each reference label, the label that names the same bars best.
+
+    Both label the same bars (N,). The assignment maximises the number of bars that agree
+    (Kuhn 1955), so that regime k keeps its meaning when a model is trained anew.
+    """
+    table = np.zeros((num_regimes, num_regimes))
+    np.add.at(table, (reference, labels), 1)
+    _, matched = linear_sum_assignment(-table)
+    return np.asarray(matched, dtype=np.int64)

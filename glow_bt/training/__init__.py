@@ -1,0 +1,8 @@
+"""The offline trainer: bars in, artifact out."""
+
+from glow_bt.training.config import TrainConfig
+from glow_bt.training.loop import Epoch, FitResult, fit_flow
+from glow_bt.training.pipeline import train
+from glow_bt.training.progress import TrainingProgress
+
+__all__ = ["Epoch", "FitResult", "TrainConfig", "TrainingProgress", "fit_flow", "train"]

@@ -1,0 +1,69 @@
+"""A progress bar for training, on a terminal only."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from glow_bt.training.loop import Epoch
+
+__all__ = ["TrainingProgress"]
+
+
+class TrainingProgress:
+    """Shows epochs, NLL and bits per dimension of each flow while it trains.
+
+    Nothing is shown where the console is not a terminal.
+
+    Args:
+        console: where to; default standard error.
+        label: put before each flow's name.
+
+    Example:
+        >>> with TrainingProgress() as progress:  # doctest: +SKIP
+        ...     artifact = train(bars, config, progress=progress)
+    """
+
+    def __init__(self, console: Console | None = None, label: str = "") -> None:
+        self._console = console or Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self.label = label
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, flow: str, epoch: Epoch, max_epochs: int, num_features: int) -> None:
+        """Show one epoch of the flow of that name."""
+        name = f"{self.label}{flow}"
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=max_epochs, state="")
+        bits = epoch.validation_nll / (num_features * math.log(2))
+        skipped = f", {epoch.skipped_steps} steps skipped" if epoch.skipped_steps else ""
+        self._progress.update(
+            self._tasks[name],
+            completed=epoch.number,
+            state=f"NLL {epoch.train_nll:.3f} / {epoch.validation_nll:.3f} held out, "
+            f"{bits:.3f} bits/dim{skipped}",
+        )
