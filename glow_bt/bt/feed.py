@@ -1,0 +1,98 @@
+"""Bars of a frame as a Backtrader feed, without pandas in the loop."""
+
+from __future__ import annotations
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+
+from glow_bt.errors import ConfigError
+from glow_bt.ohlcv import BAR_COLUMNS, bar_interval, validate_bars
+
+__all__ = ["ArrayFeed", "stamps_to_numbers"]
+
+_EPOCH_DAY = 719_163.0  # 1970-01-01 in Backtrader's days
+_DAY_US = 86_400e6
+_LINES = ("datetime", *BAR_COLUMNS, "openinterest", "funding_rate")
+_TIMEFRAMES = (
+    (pd.Timedelta(days=7), bt.TimeFrame.Weeks),
+    (pd.Timedelta(days=1), bt.TimeFrame.Days),
+    (pd.Timedelta(minutes=1), bt.TimeFrame.Minutes),
+    (pd.Timedelta(seconds=1), bt.TimeFrame.Seconds),
+)
+
+
+class ArrayFeed(bt.feed.DataBase):
+    """A feed over a frame of bars (`glow_bt.ohlcv`), read from a float array.
+
+    Stamps are bar opens in UTC. Timeframe and compression are taken from the bars unless given.
+    To resample intraday bars add ``boundoff=<minutes of a bar>``: Backtrader takes a stamp for
+    the bar's end.
+
+    Lines beside the usual ones: ``funding_rate``, NaN where the bars have none. Open interest is
+    Backtrader's own line ``openinterest``, 0 where the bars have none.
+
+    Args:
+        dataname: the bars, a DataFrame.
+
+    Raises:
+        ConfigError: if ``dataname`` is not a frame.
+        DataError: if the bars break the contract.
+    """
+
+    lines = ("funding_rate",)
+    params = (("timeframe", None), ("compression", None))
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not isinstance(self.p.dataname, pd.DataFrame):
+            raise ConfigError(
+                f"expected dataname=<frame of bars>, found {type(self.p.dataname).__name__}; "
+                "read files with glow_bt.ohlcv.read_bars"
+            )
+        bars = validate_bars(self.p.dataname)
+        timeframe, compression = _timeframe_of(bars)
+        self.p.timeframe = self.p.timeframe or timeframe
+        self.p.compression = self.p.compression or compression
+        self._rows = _rows_of(bars)
+        self._next_row = 0
+        self._targets = [getattr(self.lines, name) for name in _LINES]
+
+    def start(self) -> None:
+        """Rewind, so that one feed serves several runs."""
+        super().start()
+        self._next_row = 0
+
+    def _load(self) -> bool:
+        if self._next_row == len(self._rows):
+            return False
+        for line, value in zip(self._targets, self._rows[self._next_row], strict=True):
+            line[0] = value
+        self._next_row += 1
+        return True
+
+
+def stamps_to_numbers(stamps: pd.DatetimeIndex) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return UTC stamps as Backtrader's days, (N,), equal to ``bt.date2num`` of each."""
+    numbers = stamps.as_unit("us").asi8 / _DAY_US + _EPOCH_DAY
+    return np.asarray(numbers, dtype=np.float64)
+
+
+def _rows_of(bars: pd.DataFrame) -> list[tuple[float, ...]]:
+    """One tuple of Python floats a bar, in the order of `_LINES`."""
+    defaults = {"open_interest": 0.0, "funding_rate": np.nan}
+    frame = bars.assign(**{k: v for k, v in defaults.items() if k not in bars})
+    stamps = stamps_to_numbers(pd.DatetimeIndex(bars.index))
+    columns = [frame[name].tolist() for name in (*BAR_COLUMNS, "open_interest", "funding_rate")]
+    return list(zip(stamps.tolist(), *columns, strict=True))
+
+
+def _timeframe_of(bars: pd.DataFrame) -> tuple[int, int]:
+    """Backtrader's name for the distance between bars; days where there is one bar only."""
+    if len(bars) < 2:
+        return bt.TimeFrame.Days, 1
+    interval = bar_interval(bars)
+    for unit, timeframe in _TIMEFRAMES:
+        if interval % unit == pd.Timedelta(0):
+            return timeframe, interval // unit
+    raise ConfigError(f"expected bars of whole seconds, found one every {interval}")
