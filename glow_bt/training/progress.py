@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -21,14 +22,13 @@ class TrainingProgress:
 
     Args:
         console: where to; default standard error.
-        label: put before each flow's name.
 
     Example:
         >>> with TrainingProgress() as progress:  # doctest: +SKIP
         ...     artifact = train(bars, config, progress=progress)
     """
 
-    def __init__(self, console: Console | None = None, label: str = "") -> None:
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -40,7 +40,6 @@ class TrainingProgress:
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self.label = label
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -56,14 +55,21 @@ class TrainingProgress:
 
     def __call__(self, flow: str, epoch: Epoch, max_epochs: int, num_features: int) -> None:
         """Show one epoch of the flow of that name."""
-        name = f"{self.label}{flow}"
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=max_epochs, state="")
+        if flow not in self._tasks:
+            self._tasks[flow] = self._progress.add_task(flow, total=max_epochs, state="")
         bits = epoch.validation_nll / (num_features * math.log(2))
         skipped = f", {epoch.skipped_steps} steps skipped" if epoch.skipped_steps else ""
         self._progress.update(
-            self._tasks[name],
+            self._tasks[flow],
             completed=epoch.number,
             state=f"NLL {epoch.train_nll:.3f} / {epoch.validation_nll:.3f} held out, "
             f"{bits:.3f} bits/dim{skipped}",
         )
+
+    def labelled(self, label: str) -> Callable[[str, Epoch, int, int], None]:
+        """Return a callback that puts a label before each flow's name."""
+
+        def show(flow: str, epoch: Epoch, max_epochs: int, num_features: int) -> None:
+            self(f"{label}{flow}", epoch, max_epochs, num_features)
+
+        return show

@@ -1,0 +1,108 @@
+"""What the commands show: tables, and progress on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["FetchProgress", "print_study"]
+
+# Printed where nobody's terminal decides on the width.
+_PIPED_WIDTH = 120
+
+_ROWS: tuple[tuple[str, str, str], ...] = (
+    ("Total return", "total_return", "{:+.1%}"),
+    ("Annual return", "annual_return", "{:+.1%}"),
+    ("Annual volatility", "annual_volatility", "{:.1%}"),
+    ("Sharpe", "sharpe", "{:.2f}"),
+    ("Sortino", "sortino", "{:.2f}"),
+    ("Calmar", "calmar", "{:.2f}"),
+    ("Max drawdown", "max_drawdown", "{:.1%}"),
+    ("Win rate (bars)", "win_rate", "{:.1%}"),
+    ("Turnover a year", "turnover", "{:.1f}"),
+    ("Time in market", "time_in_market", "{:.1%}"),
+)
+
+
+def print_study(metrics: Mapping[str, Any]) -> None:
+    """Print a study's metrics as two tables on standard output."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPED_WIDTH)
+    span = metrics["span"]
+    names = list(metrics["strategies"])
+    table = Table(
+        title=f"{span['bars']} unseen bars, {span['from'][:10]} to {span['until'][:10]}, "
+        "net of costs"
+    )
+    table.add_column("")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for label, key, pattern in _ROWS:
+        values = [metrics["strategies"][name][key] for name in names]
+        table.add_row(label, *(_format(value, pattern) for value in values))
+    costs = [sum(metrics["strategies"][name]["costs"].values()) for name in names]
+    table.add_row("Costs paid", *(f"{cost:,.0f}" for cost in costs))
+    console.print(table)
+    console.print(_model_table(metrics))
+
+
+def _model_table(metrics: Mapping[str, Any]) -> Table:
+    table = Table(title="What the model said, out of sample", show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    model = metrics["model"]
+    table.add_row("Bars in distribution", _format(model["in_distribution_share"], "{:.1%}"))
+    table.add_row("Mean log-likelihood", _format(model["mean_log_likelihood"], "{:.3f} nats"))
+    table.add_row("NLL held out", _format(model["nll"], "{:.3f} nats"))
+    table.add_row("Bits per dimension", _format(model["bits_per_dim"], "{:.3f}"))
+    for level, var in metrics["var"].items():
+        table.add_row(
+            f"VaR {float(level):.0%} violations",
+            f"{var['violations']} of {var['n']} ({var['rate']:.2%}), "
+            f"Kupiec p {_format(var['kupiec_p'], '{:.3f}')}, "
+            f"Christoffersen p {_format(var['christoffersen_p'], '{:.3f}')}",
+        )
+    return table
+
+
+def _format(value: float | None, pattern: str) -> str:
+    return "-" if value is None else pattern.format(value)
+
+
+class FetchProgress:
+    """Shows bars fetched, rate and time left; silent where standard error is not a terminal."""
+
+    def __init__(self, label: str) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} bars"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(label, total=1)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` bars are there."""
+        self._progress.update(self._task, completed=done, total=total)

@@ -1,0 +1,265 @@
+"""`glow-bt demo`, `backtest`, `walk-forward` and `report`: models over bars they have not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glow_bt.cli.options import (
+    load_bars,
+    out_option,
+    output_options,
+    train_config,
+    training_options,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from glow_bt.artifact import Artifact
+    from glow_bt.evaluation.study import Contender
+    from glow_bt.evaluation.walk_forward import FoldModel
+    from glow_bt.training import TrainConfig
+
+__all__ = ["backtest", "demo", "report", "walk_forward"]
+
+_DEMO_FOLDS = 5
+
+
+def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what decides on positions and costs."""
+    for flag, kind, default, text in (
+        ("--cash", float, 100_000.0, "Starting equity."),
+        ("--slippage-bps", float, 1.0, "Slippage on every fill, in basis points."),
+        ("--risk-budget", float, 0.02, "Share of equity that the 1 % VaR may amount to."),
+        ("--leverage-cap", float, 1.0, "Largest exposure, as a multiple of equity."),
+        ("--dead-band", float, 0.1, "Smallest change of exposure that is traded."),
+    ):
+        function = click.option(flag, type=kind, default=default, show_default=True, help=text)(
+            function
+        )
+    return click.option("--long-only", is_flag=True, help="Never short.")(function)
+
+
+@click.command()
+@out_option("results/demo", "the results")
+@click.option(
+    "--sample",
+    type=click.Choice(["sp500", "nasdaq"]),
+    default="sp500",
+    show_default=True,
+    help="Embedded daily bars, 1999-2018.",
+)
+@click.option("--folds", type=int, default=_DEMO_FOLDS, show_default=True, help="Test spans.")
+@_trading_options
+@training_options
+@output_options
+def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+    r"""Run the whole job on embedded bars: train, backtest with costs, tearsheet.
+
+    Walk-forward over real S&P 500 days: each model is trained on its own past only. Needs no
+    network and takes about two minutes.
+
+    \b
+    Example:
+      glow-bt demo
+      glow-bt demo --sample nasdaq --out results/nasdaq --seed 1
+    """
+    from datafeeds.samples import load_sample
+
+    _refuse_existing(out, overwrite)
+    title = {"sp500": "S&P 500, daily", "nasdaq": "NASDAQ Composite, daily"}[sample]
+    _walk_forward(load_sample(sample), title, out, overwrite, as_json, options, "demo")
+
+
+@click.command("walk-forward")
+@click.argument("bars", type=click.Path(path_type=Path))
+@out_option(None, "the results")
+@click.option("--folds", type=int, default=4, show_default=True, help="Test spans.")
+@click.option(
+    "--test-fraction", type=float, default=0.6, show_default=True, help="Share that is tested."
+)
+@click.option("--rolling", is_flag=True, help="Train on a window of constant length.")
+@click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
+@_trading_options
+@training_options
+@output_options
+def walk_forward(
+    bars: Path, out: Path, overwrite: bool, fill_gaps: bool, as_json: bool, **options: Any
+) -> None:
+    r"""Train fold by fold on the bars in file BARS and run one backtest over all test spans.
+
+    \b
+    Example:
+      glow-bt walk-forward btc.parquet --folds 4 --out results/btc
+    """
+    _refuse_existing(out, overwrite)
+    frame = load_bars(bars, fill_gaps)
+    _walk_forward(frame, bars.name, out, overwrite, as_json, options, "walk-forward")
+
+
+@click.command()
+@click.argument("bars", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder that 'glow-bt train' wrote.",
+)
+@out_option(None, "the results")
+@click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
+@click.option("--seed", type=int, default=0, help="Accepted for uniformity; nothing is random.")
+@_trading_options
+@output_options
+def backtest(
+    bars: Path,
+    model: Path,
+    out: Path,
+    overwrite: bool,
+    fill_gaps: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Run a trained model over the bars in file BARS that come after its training.
+
+    \b
+    Example:
+      glow-bt backtest btc.parquet --model models/btc --out results/btc
+    """
+    from glow_bt.artifact import load_artifact
+
+    _refuse_existing(out, overwrite)
+    frame = load_bars(bars, fill_gaps)
+    artifact = load_artifact(model)
+    _study(frame, artifact, bars.name, out, overwrite, as_json, options, "backtest")
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=0, help="Accepted for uniformity; nothing is random.")
+@output_options
+def report(run_dir: Path, seed: int, as_json: bool) -> None:
+    r"""Write tearsheet.html and model.html of a finished run anew, and print its table.
+
+    \b
+    Example:
+      glow-bt report results/btc
+    """
+    from glow_bt.evaluation.run_folder import read_run, write_pages
+
+    run = read_run(run_dir)
+    write_pages(run)
+    _print(run.metrics, run_dir, as_json)
+
+
+def _walk_forward(
+    bars: pd.DataFrame,
+    title: str,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    options: dict[str, Any],
+    command: str,
+) -> None:
+    from contextlib import ExitStack
+
+    from glow_bt.evaluation.walk_forward import train_walk_forward
+    from glow_bt.training import TrainingProgress
+
+    config = train_config(options)
+    n_folds = options["folds"]
+    with ExitStack() as stack:
+        progress = stack.enter_context(TrainingProgress())
+        models = train_walk_forward(
+            bars,
+            config,
+            n_folds=n_folds,
+            test_fraction=options.get("test_fraction", 0.6),
+            expanding=not options.get("rolling", False),
+            progress=[progress.labelled(f"fold {i + 1} ") for i in range(max(n_folds, 0))],
+        )
+    _study(bars, models, title, out, overwrite, as_json, options, command, config)
+
+
+def _study(
+    bars: pd.DataFrame,
+    models: Sequence[FoldModel] | Artifact,
+    title: str,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    options: dict[str, Any],
+    command: str,
+    config: TrainConfig | None = None,
+) -> None:
+    from glow_bt.evaluation.run_folder import write_run
+    from glow_bt.evaluation.study import run_study
+
+    trading = {
+        name: options[name]
+        for name in (
+            "cash",
+            "slippage_bps",
+            "risk_budget",
+            "leverage_cap",
+            "dead_band",
+            "long_only",
+        )
+    }
+    study = run_study(
+        bars,
+        models,
+        _contenders(trading),
+        cash=trading["cash"],
+        slippage_bps=trading["slippage_bps"],
+    )
+    run = write_run(
+        out,
+        study,
+        models,
+        bars,
+        title=title,
+        command=command,
+        trading=trading,
+        config=config,
+        overwrite=overwrite,
+    )
+    _print(run.metrics, out, as_json)
+
+
+def _contenders(trading: dict[str, Any]) -> list[Contender]:
+    from strategies.glow_baselines import BuyAndHold, VolatilityTarget
+    from strategies.glow_strategy import GlowStrategy
+
+    from glow_bt.evaluation.study import Contender
+
+    policy = {
+        name: trading[name] for name in ("risk_budget", "leverage_cap", "dead_band", "long_only")
+    }
+    return [
+        Contender("glow", GlowStrategy, policy, uses_model=True),
+        Contender("buy_and_hold", BuyAndHold, {}),
+        Contender("volatility_target", VolatilityTarget, {}),
+    ]
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    """Refuse before hours of work, not after."""
+    from glow_bt.evaluation.run_folder import refuse_existing
+
+    refuse_existing(out, overwrite)
+
+
+def _print(metrics: dict[str, Any], out: Path, as_json: bool) -> None:
+    from glow_bt.cli.output import print_study
+
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **metrics}))
+        return
+    print_study(metrics)
+    click.echo(f"wrote {out / 'tearsheet.html'} and {out / 'model.html'}")

@@ -1,0 +1,86 @@
+"""`glow-bt train`: bars in, model folder out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glow_bt.cli.options import (
+    load_bars,
+    out_option,
+    output_options,
+    train_config,
+    training_options,
+)
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.argument("bars", type=click.Path(path_type=Path))
+@out_option(None, "the model")
+@click.option("--train-until", default=None, help="First stamp after the training block.")
+@click.option("--validation-until", default=None, help="First stamp after the validation block.")
+@click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
+@training_options
+@output_options
+def train(
+    bars: Path,
+    out: Path,
+    overwrite: bool,
+    fill_gaps: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    r"""Train on the bars in file BARS (CSV or Parquet).
+
+    Chronological 70/15/15 split, or by dates; the last part is measured but never learned from.
+    An interrupted call goes on where it was when called again.
+
+    \b
+    Example:
+      glow-bt train btc.parquet --out models/btc --train-until 2024-06-01 \
+          --validation-until 2024-09-01
+    """
+    from glow_bt.artifact import save_artifact
+    from glow_bt.errors import ArtifactError
+    from glow_bt.training import TrainingProgress
+    from glow_bt.training import train as train_model
+
+    config = train_config(settings)
+    frame = load_bars(bars, fill_gaps)
+    if out.exists() and not overwrite:
+        raise ArtifactError(f"expected a new folder, found {out} there already; use --overwrite")
+    checkpoints = out.with_name(f".{out.name}.checkpoint")
+    with TrainingProgress() as progress:
+        artifact = train_model(frame, config, progress=progress, checkpoint_dir=checkpoints)
+    save_artifact(artifact, out, overwrite=overwrite)
+    if checkpoints.exists():
+        checkpoints.rmdir()
+    record = artifact.training
+    if as_json:
+        facts = {
+            "out": str(out),
+            "trained_from": record.trained_from.isoformat(),
+            "trained_until": record.trained_until.isoformat(),
+            "bars": record.n_bars,
+            "seed": record.seed,
+            "data_sha256": record.data_sha256,
+            "metrics": dict(record.metrics),
+        }
+        click.echo(json.dumps(facts))
+        return
+    metrics = record.metrics
+    click.echo(f"trained on {record.n_bars} bars, {record.trained_from} to {record.trained_until}")
+    for block in ("train", "validation", "test"):
+        if f"state_{block}_nll" in metrics:
+            click.echo(
+                f"{block:>10}: state NLL {metrics[f'state_{block}_nll']:.3f} nats, "
+                f"{metrics[f'state_{block}_bits_per_dim']:.3f} bits/dim "
+                f"(Gaussian {metrics[f'gaussian_{block}_nll']:.3f}); "
+                f"return NLL {metrics[f'return_{block}_nll']:.4f}"
+            )
+    click.echo(f"wrote {out}")

@@ -1,0 +1,107 @@
+"""The results table of README, made from committed metrics and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from glow_bt.errors import ResultsError
+
+__all__ = ["results_table", "update_readme"]
+
+_START = "<!-- results: made by `make results`, do not edit -->"
+_END = "<!-- end of results -->"
+_HEADER = (
+    "| bars | strategy | return | Sharpe | Sortino | Calmar | max drawdown | win rate | "
+    "turnover a year | costs |\n"
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+)
+_MODEL_HEADER = (
+    "| bars | unseen bars | in distribution | mean log-likelihood | bits/dim | 1 % VaR violations "
+    "(Kupiec p, Christoffersen p) | 5 % VaR violations (Kupiec p, Christoffersen p) |\n"
+    "|---|---:|---:|---:|---:|---:|---:|"
+)
+
+
+def results_table(root: str | os.PathLike[str]) -> str:
+    """Return two Markdown tables, performance and model, over the run folders under `root`.
+
+    Raises:
+        ResultsError: if there is no run folder.
+    """
+    runs = []
+    for file in sorted(Path(root).glob("*/metrics.json")):
+        manifest = json.loads((file.parent / "manifest.json").read_text(encoding="utf-8"))
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+        runs.append((manifest["title"], metrics))
+    if not runs:
+        raise ResultsError(
+            f"expected run folders with metrics.json under {root}, found none; call `make results`"
+        )
+    performance = [
+        _performance_row(title, name, row)
+        for title, metrics in runs
+        for name, row in metrics["strategies"].items()
+    ]
+    models = [_model_row(title, metrics) for title, metrics in runs]
+    return "\n".join([_HEADER, *performance, "", _MODEL_HEADER, *models])
+
+
+def update_readme(readme: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
+    """Replace the results table between its two markers in a README.
+
+    Raises:
+        ResultsError: if the markers are missing.
+    """
+    file = Path(readme)
+    text = file.read_text(encoding="utf-8")
+    before, start, rest = text.partition(_START)
+    _, end, after = rest.partition(_END)
+    if not (start and end):
+        raise ResultsError(f"expected the markers {_START!r} and {_END!r} in {readme}, found none")
+    file.write_text(f"{before}{_START}\n{results_table(root)}\n{_END}{after}", encoding="utf-8")
+
+
+def _performance_row(title: str, name: str, row: Mapping[str, Any]) -> str:
+    cells = [
+        title,
+        name.replace("_", " "),
+        _percent(row["total_return"], 1, sign=True),
+        _number(row["sharpe"]),
+        _number(row["sortino"]),
+        _number(row["calmar"]),
+        _percent(row["max_drawdown"]),
+        _percent(row["win_rate"]),
+        _number(row["turnover"], 1),
+        f"{sum(row['costs'].values()):,.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _model_row(title: str, metrics: Mapping[str, Any]) -> str:
+    model = metrics["model"]
+    cells = [
+        title,
+        f"{metrics['span']['bars']:,}",
+        _percent(model["in_distribution_share"]),
+        _number(model["mean_log_likelihood"], 3),
+        _number(model["bits_per_dim"], 3),
+    ]
+    for level in ("0.01", "0.05"):
+        var = metrics["var"][level]
+        cells.append(
+            f"{_percent(var['rate'], 2)} ({_number(var['kupiec_p'], 3)}, "
+            f"{_number(var['christoffersen_p'], 3)})"
+        )
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(value: float | None, digits: int = 1, sign: bool = False) -> str:
+    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}%}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,277 @@
+"""A run's folder: what a study found, in files that stand on their own.
+
+::
+
+    results/demo/
+      manifest.json      command, bars and their hash, settings, folds, versions, training course
+      metrics.json       every number of the printed table
+      states.parquet     per bar: close, exposure, equity and the seven scores
+      equity.parquet     per bar: equity of every contender
+      latents.parquet    per bar: z1, z2, ... and regime
+      artifacts/         the models, one folder a fold (walk-forward only)
+      tearsheet.html     quantstats, against buy and hold of the same bars
+      model.html         the model's own pictures
+
+The pages are made from the other files alone, so they can be made anew at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pyarrow import ArrowException
+
+from glow_bt.artifact import Artifact, save_artifact
+from glow_bt.errors import ResultsError
+from glow_bt.evaluation.model_page import write_model_page
+from glow_bt.evaluation.study import VAR_LEVELS, Study
+from glow_bt.evaluation.tearsheet import write_tearsheet
+from glow_bt.evaluation.walk_forward import FoldModel
+from glow_bt.ohlcv import bar_interval, bars_sha256
+from glow_bt.training import TrainConfig
+
+__all__ = ["Run", "read_run", "refuse_existing", "write_pages", "write_run"]
+
+_SCHEMA_VERSION = 1
+_TABLES = ("states", "equity", "latents")
+_BENCHMARK = "buy_and_hold"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder's content, without the pages.
+
+    Attributes:
+        folder: where it lies.
+        manifest: where the numbers come from.
+        metrics: the numbers.
+        states: per bar, see `glow_bt.bt.GlowRecorder`.
+        equity: per bar, one column a contender.
+        latents: per bar, z1, z2, ... and regime.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    metrics: dict[str, Any]
+    states: pd.DataFrame
+    equity: pd.DataFrame
+    latents: pd.DataFrame
+
+
+def refuse_existing(folder: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuse to write over results.
+
+    Raises:
+        ResultsError: if the folder exists and overwrite is off.
+    """
+    if Path(folder).exists() and not overwrite:
+        raise ResultsError(
+            f"expected a new results folder, found {folder} there already; choose another or "
+            "use --overwrite"
+        )
+
+
+def write_run(
+    folder: str | os.PathLike[str],
+    study: Study,
+    models: Sequence[FoldModel] | Artifact,
+    bars: pd.DataFrame,
+    *,
+    title: str,
+    command: str,
+    trading: Mapping[str, Any],
+    config: TrainConfig | None = None,
+    overwrite: bool = False,
+) -> Run:
+    """Write a run folder, pages included; it appears whole or not at all.
+
+    Args:
+        folder: where to.
+        study: what was found.
+        models: the models behind it.
+        bars: the whole history, for its hash.
+        title: heading of the pages.
+        command: name of the command.
+        trading: settings of cash, costs and policy.
+        config: settings of the trainer, for a walk-forward.
+        overwrite: replace a folder that exists.
+
+    Raises:
+        ResultsError: if the folder exists and overwrite is off.
+    """
+    target = Path(folder)
+    refuse_existing(target, overwrite)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        manifest = _manifest(study, models, bars, title, command, trading, config)
+        run = Run(
+            folder=temporary,
+            manifest=manifest,
+            metrics=dict(study.metrics),
+            states=next(iter(study.results.values())).states,
+            equity=pd.DataFrame({k: r.states["equity"] for k, r in study.results.items()}),
+            latents=study.latents,
+        )
+        _write_json(temporary / "manifest.json", manifest)
+        _write_json(temporary / "metrics.json", run.metrics)
+        for name in _TABLES:
+            getattr(run, name).to_parquet(temporary / f"{name}.parquet")
+        if not isinstance(models, Artifact):
+            for fold in models:
+                save_artifact(fold.artifact, temporary / "artifacts" / f"fold_{fold.number}")
+        write_pages(run)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return read_run(target)
+
+
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """Read a run folder.
+
+    Raises:
+        ResultsError: if it is missing, incomplete, damaged or of another version.
+    """
+    root = Path(folder)
+    if not (root / "manifest.json").is_file():
+        raise ResultsError(
+            f"expected a results folder with manifest.json, found none at {root}; give the "
+            "folder that 'glow-bt backtest' or 'walk-forward' wrote"
+        )
+    try:
+        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+        metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
+        tables = {name: pd.read_parquet(root / f"{name}.parquet") for name in _TABLES}
+        found = manifest["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError, ArrowException) as error:
+        raise ResultsError(
+            f"expected a complete results folder, found {root} damaged "
+            f"({str(error).splitlines()[0]}); run the study again"
+        ) from error
+    if found != _SCHEMA_VERSION:
+        raise ResultsError(
+            f"expected results of schema version {_SCHEMA_VERSION}, found {found!r} in {root}; "
+            "run the study again with this version of glow_bt"
+        )
+    return Run(root, manifest, metrics, **tables)
+
+
+def write_pages(run: Run) -> None:
+    """Write tearsheet.html and model.html of a run."""
+    title = f"GLOW strategy, {run.manifest['title']}"
+    write_tearsheet(
+        run.equity["glow"],
+        run.equity.get(_BENCHMARK),
+        run.folder / "tearsheet.html",
+        title=title,
+    )
+    folds = run.manifest["models"]
+    write_model_page(
+        run.states.assign(
+            filter_low=_by_fold(run.states, folds, "filter_low"),
+            filter_high=_by_fold(run.states, folds, "filter_high"),
+        ),
+        run.folder / "model.html",
+        title=title,
+        latents=run.latents,
+        training=[{"label": fold["label"], **fold["history"]["state"]} for fold in folds],
+        fold_bounds=[pd.Timestamp(fold["valid_from"]) for fold in folds[1:]],
+        var_level=min(VAR_LEVELS),
+        benchmark=run.equity.get(_BENCHMARK),
+        facts=_facts(run),
+    )
+
+
+def _by_fold(states: pd.DataFrame, folds: list[dict[str, Any]], key: str) -> pd.Series[float]:
+    """Spread a number of each fold's model over the bars that it scores."""
+    values = pd.Series(float("nan"), index=states.index)
+    for fold in folds:
+        values[states.index >= pd.Timestamp(fold["valid_from"])] = fold[key]
+    return values
+
+
+def _manifest(
+    study: Study,
+    models: Sequence[FoldModel] | Artifact,
+    bars: pd.DataFrame,
+    title: str,
+    command: str,
+    trading: Mapping[str, Any],
+    config: TrainConfig | None,
+) -> dict[str, Any]:
+    artifacts = [models] if isinstance(models, Artifact) else [fold.artifact for fold in models]
+    record = artifacts[0].training
+    return {
+        "schema_version": _SCHEMA_VERSION,
+        "title": title,
+        "command": command,
+        "bars": {
+            "count": len(bars),
+            "from": bars.index[0].isoformat(),
+            "until": bars.index[-1].isoformat(),
+            "seconds": bar_interval(bars).total_seconds(),
+            "sha256": bars_sha256(bars),
+        },
+        "seed": record.seed,
+        "trading": dict(trading),
+        "training": dict(record.config) if config is None else config.to_dict(),
+        "models": [
+            _model_facts(artifact, f"fold {i + 1}", start)
+            for i, (artifact, start) in enumerate(
+                zip(artifacts, _starts(study, models), strict=True)
+            )
+        ],
+        "versions": dict(record.versions),
+    }
+
+
+def _starts(study: Study, models: Sequence[FoldModel] | Artifact) -> list[pd.Timestamp]:
+    if isinstance(models, Artifact):
+        return [study.latents.index[0]]
+    return [fold.valid_from for fold in models]
+
+
+def _model_facts(artifact: Artifact, label: str, valid_from: pd.Timestamp) -> dict[str, Any]:
+    record = artifact.training
+    return {
+        "label": label,
+        "valid_from": valid_from.isoformat(),
+        "trained_from": record.trained_from.isoformat(),
+        "trained_until": record.trained_until.isoformat(),
+        "trained_bars": record.n_bars,
+        "data_sha256": record.data_sha256,
+        "filter_low": artifact.likelihood.low,
+        "filter_high": artifact.likelihood.high,
+        "metrics": dict(record.metrics),
+        "history": {name: dict(course) for name, course in record.history.items()},
+    }
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """Return what a reader wants to know before trusting a picture."""
+    bars, span, trading = run.manifest["bars"], run.metrics["span"], run.manifest["trading"]
+    return {
+        "Bars": f"{bars['count']}, {bars['from'][:10]} to {bars['until'][:10]}",
+        "Unseen bars shown": f"{span['bars']}, {span['from'][:10]} to {span['until'][:10]}",
+        "Models": str(len(run.manifest["models"])),
+        "Seed": str(run.manifest["seed"]),
+        "Slippage": f"{trading['slippage_bps']:g} basis points",
+        "Risk budget at 1 % VaR": f"{trading['risk_budget']:.1%} of equity",
+        "Data sha256": bars["sha256"][:16],
+        "glow_bt": run.manifest["versions"]["glow_bt"],
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

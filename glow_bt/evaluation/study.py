@@ -1,0 +1,210 @@
+"""A study: one Cerebro run of a strategy and its baselines over bars no model has seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from glow_bt.artifact import Artifact
+from glow_bt.errors import TooFewBarsError
+from glow_bt.evaluation.backtest import BacktestResult, run_backtest
+from glow_bt.evaluation.metrics import performance
+from glow_bt.evaluation.walk_forward import FoldModel
+from glow_bt.ohlcv import BAR_COLUMNS, periods_per_year, validate_bars
+from glow_bt.risk import christoffersen_test, kupiec_test, quantile_loss
+from glow_bt.scoring import SCORE_COLUMNS, Model, Scorer, open_scorer
+
+__all__ = ["VAR_LEVELS", "Contender", "Study", "run_study", "unseen_span"]
+
+VAR_LEVELS = (0.01, 0.05)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A strategy to run.
+
+    Attributes:
+        name: key in the results.
+        strategy: a Backtrader strategy class.
+        params: its parameters, without the model.
+        uses_model: whether it takes model=.
+    """
+
+    name: str
+    strategy: type[Any]
+    params: Mapping[str, Any]
+    uses_model: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What came of a study.
+
+    Attributes:
+        results: one backtest a contender, in the order given; the first is the flow's.
+        latents: z1, z2, ... and regime of every unseen bar.
+        metrics: JSON-ready numbers, see `glow_bt.evaluation.study.run_study`.
+    """
+
+    results: Mapping[str, BacktestResult]
+    latents: pd.DataFrame
+    metrics: Mapping[str, Any]
+
+
+def unseen_span(bars: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> pd.DataFrame:
+    """Return the bars that no model was trained on, after the warm-up that scoring them needs.
+
+    Raises:
+        TooFewBarsError: if the bars end before, or begin so late that there is no warm-up.
+    """
+    if isinstance(models, Artifact):
+        min_bars = models.spec.min_bars
+        first = int(bars.index.searchsorted(models.training.trained_until, side="right"))
+    else:
+        min_bars = models[0].artifact.spec.min_bars
+        first = int(bars.index.searchsorted(models[0].valid_from))
+    # Bars that begin after the training interval warm up on themselves.
+    start = max(first - (min_bars - 1), 0)
+    span = bars.iloc[start:]
+    if len(span) < min_bars + 2 or first >= len(bars):
+        raise TooFewBarsError(min_bars + 2, len(span), "a backtest on bars the model has not seen")
+    return span
+
+
+def run_study(
+    bars: pd.DataFrame,
+    models: Sequence[FoldModel] | Artifact,
+    contenders: Sequence[Contender],
+    *,
+    cash: float = 100_000.0,
+    slippage_bps: float = 1.0,
+) -> Study:
+    """Run every contender over the unseen bars, with costs, and measure.
+
+    Args:
+        bars: the whole history; what the models were trained on is cut off.
+        models: a walk-forward's models, or one artifact.
+        contenders: strategies to run on the same bars; the first uses the model.
+        cash: starting equity.
+        slippage_bps: of the price, on every fill.
+
+    Returns:
+        Results and metrics: per contender performance and costs; of the model mean
+        log-likelihood, NLL and bits per dimension (nats of the raw state), share in
+        distribution; per VaR level violations with Kupiec and Christoffersen p-values.
+    """
+    span = unseen_span(validate_bars(bars), models)
+    model = _model_of(models)
+    results = {}
+    for contender in contenders:
+        params = dict(contender.params)
+        if contender.uses_model:
+            params["model"] = model
+        results[contender.name] = run_backtest(
+            span, contender.strategy, params, cash=cash, slippage_bps=slippage_bps
+        )
+    states = results[contenders[0].name].states
+    return Study(
+        results=results,
+        latents=_latents(span, models),
+        metrics={
+            "span": {
+                "from": states.index[0].isoformat(),
+                "until": states.index[-1].isoformat(),
+                "bars": len(states),
+            },
+            "strategies": {name: _measure(result, span, cash) for name, result in results.items()},
+            "model": _model_metrics(states, models),
+            "var": {str(level): var_metrics(span, model, level) for level in VAR_LEVELS},
+        },
+    )
+
+
+def var_metrics(span: pd.DataFrame, model: Model, level: float) -> dict[str, float | int | None]:
+    """Test the model's VaR at one level against the next bars' log returns.
+
+    Returns:
+        n, violations, expected, rate, kupiec_p, christoffersen_p, quantile_loss.
+    """
+    stamps = cast("pd.DatetimeIndex", span.index).as_unit("ns").asi8
+    array = span[list(BAR_COLUMNS)].to_numpy()
+    scores = open_scorer(model, var_level=level).score_arrays(stamps, array)
+    var = scores[:, SCORE_COLUMNS.index("var")]
+    log_close = np.log(span["close"].to_numpy())
+    realised = np.append(np.diff(log_close), np.nan)
+    known = np.isfinite(var) & np.isfinite(realised)
+    var, realised = var[known], realised[known]
+    violations = realised < var
+    return {
+        "n": len(var),
+        "violations": int(violations.sum()),
+        "expected": level * len(var),
+        "rate": float(violations.mean()),
+        "kupiec_p": _finite(kupiec_test(violations, level).pvalue),
+        "christoffersen_p": _finite(christoffersen_test(violations).pvalue),
+        "quantile_loss": float(np.mean(quantile_loss(realised, var, level))),
+    }
+
+
+def _measure(result: BacktestResult, span: pd.DataFrame, cash: float) -> dict[str, Any]:
+    states = result.states
+    measured = performance(
+        states["equity"],
+        periods_per_year=periods_per_year(span),
+        exposure=states["exposure"],
+        starting_equity=cash,
+    )
+    return measured.to_dict() | {
+        "costs": {name: float(value) for name, value in result.costs.items()},
+        "n_orders": len(result.orders),
+        "n_rejected": len(result.rejected),
+        "mean_exposure": float(states["exposure"].mean()),
+    }
+
+
+def _model_metrics(
+    states: pd.DataFrame, models: Sequence[FoldModel] | Artifact
+) -> dict[str, float | None]:
+    artifact = models if isinstance(models, Artifact) else models[0].artifact
+    scored = states.dropna(subset=["log_prob"])
+    mean = float(scored["log_prob"].mean())
+    return {
+        "mean_log_likelihood": mean,
+        "nll": -mean,
+        "bits_per_dim": -mean / (len(artifact.spec.names) * math.log(2)),
+        "in_distribution_share": float(scored["in_distribution"].mean()),
+        "mean_abs_direction": float(scored["direction"].abs().mean()),
+    }
+
+
+def _latents(span: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> pd.DataFrame:
+    """Return latents and regime of the unseen bars, each by the model that was valid then."""
+    if isinstance(models, Artifact):
+        parts = [(models, span)]
+    else:
+        parts = []
+        for fold in models:
+            first = int(span.index.searchsorted(fold.valid_from))
+            last = int(span.index.searchsorted(fold.valid_until, side="right"))
+            warm_up = fold.artifact.spec.min_bars - 1
+            parts.append((fold.artifact, span.iloc[max(first - warm_up, 0) : last]))
+    tables = []
+    for artifact, bars in parts:
+        z = Scorer(artifact).latents(bars)
+        tables.append(z.assign(regime=artifact.regime_of(z.to_numpy())))
+    return pd.concat(tables)
+
+
+def _model_of(models: Sequence[FoldModel] | Artifact) -> Model:
+    if isinstance(models, Artifact):
+        return models
+    return [(fold.valid_from, fold.artifact) for fold in models]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

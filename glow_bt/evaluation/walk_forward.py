@@ -1,0 +1,114 @@
+"""Walk-forward training: one model a fold, each trained on its own past only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+
+from glow_bt.artifact import Artifact, save_artifact
+from glow_bt.errors import TooFewBarsError
+from glow_bt.features import DEFAULT_SPEC, FeatureSpec
+from glow_bt.folds import walk_forward_folds
+from glow_bt.ohlcv import validate_bars
+from glow_bt.training import Progress, TrainConfig, train
+
+__all__ = ["FoldModel", "train_walk_forward"]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModel:
+    """A fold's model and the span that it is tested on.
+
+    Attributes:
+        number: from 1.
+        valid_from: stamp of the first test bar.
+        valid_until: stamp of the last.
+        artifact: trained on bars before valid_from only.
+    """
+
+    number: int
+    valid_from: pd.Timestamp
+    valid_until: pd.Timestamp
+    artifact: Artifact
+
+
+def train_walk_forward(
+    bars: pd.DataFrame,
+    config: TrainConfig | None = None,
+    *,
+    n_folds: int = 4,
+    test_fraction: float = 0.6,
+    validation_fraction: float = 0.2,
+    expanding: bool = True,
+    spec: FeatureSpec | None = None,
+    models_dir: str | os.PathLike[str] | None = None,
+    progress: Sequence[Progress] | None = None,
+) -> list[FoldModel]:
+    """Train one model a fold, oldest first; regime labels are carried from fold to fold.
+
+    The test spans follow one another without a hole over the last `test_fraction` of the bars;
+    before each, a purge of the longest feature window is left unused.
+
+    Args:
+        bars: a bar frame.
+        config: settings of every fold; its own split settings are replaced by the fold's.
+        n_folds: number of test spans.
+        test_fraction: share of the bars that is tested.
+        validation_fraction: share of each fold's past that validates.
+        expanding: train on all of the past, or on a window of constant length.
+        spec: features of a market state.
+        models_dir: folder for the artifacts (fold_1, fold_2, ...) and, while a fold trains, its
+            checkpoint.
+        progress: one progress callback a fold.
+
+    Raises:
+        TooFewBarsError: if the folds do not fit; says how many bars are needed.
+    """
+    config = config or TrainConfig()
+    spec = spec or DEFAULT_SPEC
+    bars = validate_bars(bars)
+    purge = spec.min_bars if config.purge is None else config.purge
+    folds = walk_forward_folds(
+        len(bars),
+        n_folds,
+        purge=purge,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+        expanding=expanding,
+    )
+    index = cast("pd.DatetimeIndex", bars.index)
+    models: list[FoldModel] = []
+    for i, fold in enumerate(folds):
+        past = bars.iloc[fold.train.start : fold.validation.stop]
+        settings = replace(
+            config,
+            train_until=index[fold.train.stop].isoformat(),
+            validation_until=index[fold.validation.stop].isoformat(),
+        )
+        folder = None if models_dir is None else Path(models_dir) / f"fold_{i + 1}"
+        try:
+            artifact = train(
+                past,
+                settings,
+                spec=spec,
+                previous=models[-1].artifact if models else None,
+                progress=progress[i] if progress else None,
+                checkpoint_dir=None if folder is None else folder.with_suffix(".checkpoint"),
+            )
+        except TooFewBarsError as error:
+            # The fold's own bars are too few; what helps is a longer history of all bars.
+            scale = len(bars) / len(past)
+            raise TooFewBarsError(
+                int(error.needed * scale) + 1, len(bars), f"a walk-forward of {n_folds} folds"
+            ) from error
+        if folder is not None:
+            save_artifact(artifact, folder)
+        models.append(
+            FoldModel(i + 1, index[fold.test.start], index[fold.test.stop - 1], artifact)
+        )
+    return models
