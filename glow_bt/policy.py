@@ -15,6 +15,8 @@ from glow_bt.errors import ConfigError
 __all__ = [
     "FILL_RESERVE",
     "PolicyParams",
+    "entry_exposure",
+    "exposure_of",
     "position_size",
     "rebalanced_exposure",
     "round_to_step",
@@ -120,6 +122,24 @@ def target_exposure(
     return usable_exposure(direction * confidence * var_exposure_limit(var, params), params)
 
 
+def entry_exposure(in_distribution: float, var: float, held: float, params: PolicyParams) -> float:
+    """Return how much exposure may be added on one side: the VaR limit, less what is held there.
+
+    Args:
+        in_distribution: 1 (or True) inside the likelihood filter, 0 outside.
+        var: lower quantile of the next bar's log return.
+        held: exposure on the side of the order, negative when the position is on the other one.
+        params: risk_budget and leverage_cap are used.
+
+    Returns:
+        0 or more; 0 outside the filter or with any NaN.
+    """
+    if math.isnan(in_distribution) or math.isnan(var) or not in_distribution:
+        return 0.0
+    limit = usable_exposure(var_exposure_limit(var, params), params)
+    return max(limit - max(held, 0.0), 0.0)
+
+
 def trade_band(params: PolicyParams) -> float:
     """Return the change of exposure below which trading costs more than it is worth.
 
@@ -145,6 +165,13 @@ def rebalanced_exposure(current: float, target: float, params: PolicyParams) -> 
     if target == 0.0 or abs(current) > params.leverage_cap:
         return target
     return target if abs(target - current) >= trade_band(params) else current
+
+
+def exposure_of(size: float, price: float, equity: float) -> float:
+    """Return signed position value over equity; infinite when the equity is used up."""
+    if size == 0.0:
+        return 0.0
+    return size * price / equity if equity > 0.0 else math.copysign(math.inf, size)
 
 
 def position_size(exposure: float, equity: float, price: float, step: float = 0.0) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import backtrader as bt
 
+from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.errors import ConfigError
 from glow_bt.policy import round_to_step
 
@@ -51,7 +52,7 @@ class BybitPerpetual(bt.CommInfoBase):
         ConfigError: if one of them cannot work.
     """
 
-    params = (
+    params: ClassVar[Any] = (
         ("taker", 0.00055),
         ("maker", 0.0002),
         ("liquidity", "taker"),
@@ -63,7 +64,8 @@ class BybitPerpetual(bt.CommInfoBase):
         ("percabs", True),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        refuse_unknown(self, args, kwargs)
         _check_settings(self.p)
         super().__init__()
         self.p.commission = self.p.taker if self.p.liquidity == "taker" else self.p.maker

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import backtrader as bt
 import numpy as np
 import pandas as pd
 
+from glow_bt.bt.parameters import refuse_unknown
+from glow_bt.bt.stamps import from_index
 from glow_bt.errors import ConfigError
 from glow_bt.ohlcv import BAR_COLUMNS, bar_interval, validate_bars
 
-__all__ = ["ArrayFeed", "stamps_to_numbers"]
+__all__ = ["ArrayFeed"]
 
-_EPOCH_DAY = 719_163.0  # 1970-01-01 in Backtrader's days
-_DAY_US = 86_400e6
 _LINES = ("datetime", *BAR_COLUMNS, "openinterest", "funding_rate")
 _TIMEFRAMES = (
     (pd.Timedelta(days=7), bt.TimeFrame.Weeks),
@@ -40,10 +42,11 @@ class ArrayFeed(bt.feed.DataBase):
         DataError: if the bars break the contract.
     """
 
-    lines = ("funding_rate",)
-    params = (("timeframe", None), ("compression", None))
+    lines: ClassVar[Any] = ("funding_rate",)
+    params: ClassVar[Any] = (("timeframe", None), ("compression", None))
 
-    def __init__(self) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        refuse_unknown(self, args, kwargs)
         super().__init__()
         if not isinstance(self.p.dataname, pd.DataFrame):
             raise ConfigError(
@@ -72,17 +75,11 @@ class ArrayFeed(bt.feed.DataBase):
         return True
 
 
-def stamps_to_numbers(stamps: pd.DatetimeIndex) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return UTC stamps as Backtrader's days, (N,), equal to ``bt.date2num`` of each."""
-    numbers = stamps.as_unit("us").asi8 / _DAY_US + _EPOCH_DAY
-    return np.asarray(numbers, dtype=np.float64)
-
-
 def _rows_of(bars: pd.DataFrame) -> list[tuple[float, ...]]:
     """One tuple of Python floats a bar, in the order of `_LINES`."""
     defaults = {"open_interest": 0.0, "funding_rate": np.nan}
     frame = bars.assign(**{k: v for k, v in defaults.items() if k not in bars})
-    stamps = stamps_to_numbers(pd.DatetimeIndex(bars.index))
+    stamps = from_index(pd.DatetimeIndex(bars.index))
     columns = [frame[name].tolist() for name in (*BAR_COLUMNS, "open_interest", "funding_rate")]
     return list(zip(stamps.tolist(), *columns, strict=True))
 

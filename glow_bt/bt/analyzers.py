@@ -1,0 +1,149 @@
+"""Records of a run: what the model said at each bar, and how its VaR turned out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+
+from glow_bt.bt.indicator import find_indicator
+from glow_bt.bt.stamps import to_index
+from glow_bt.errors import ConfigError
+from glow_bt.policy import exposure_of
+from glow_bt.risk import christoffersen_test, kupiec_test
+from glow_bt.scoring import SCORE_COLUMNS
+
+__all__ = ["BarRecorder", "GlowRecorder", "VaRBacktest"]
+
+_NO_SCORES = (math.nan,) * len(SCORE_COLUMNS)
+
+
+class BarRecorder(bt.Analyzer):
+    """Keeps one row of numbers for each bar of the first data feed.
+
+    Subclasses name the `columns` and read a `row`. While a bar is forming (replay, or a second
+    and faster feed) its row is read again; the last reading stays.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    def create_analysis(self) -> None:
+        """Start with no rows."""
+        self._rows: list[tuple[float, ...]] = []
+        self._num_bars = 0
+
+    def row(self) -> tuple[float, ...]:
+        """Return the numbers of the current bar, one a column."""
+        raise NotImplementedError
+
+    def prenext(self) -> None:
+        """Record nothing during the strategy's warm-up."""
+
+    def next(self) -> None:
+        """Record the current bar."""
+        if len(self.data) == self._num_bars:
+            self._rows.pop()
+        self._num_bars = len(self.data)
+        self._rows.append((self.data.datetime[0], *self.row()))
+
+    def frame(self) -> pd.DataFrame:
+        """Return the records: index ``timestamp`` (UTC, bar open), one float column each."""
+        table = np.array(self._rows, dtype=np.float64).reshape(-1, 1 + len(self.columns))
+        return pd.DataFrame(table[:, 1:], index=to_index(table[:, 0]), columns=list(self.columns))
+
+
+class GlowRecorder(BarRecorder):
+    """The states frame: price, account and the model's scores at every bar's close.
+
+    Columns: close; exposure (signed value of the first data's position over equity); equity;
+    then the lines of the strategy's `GlowIndicator` on the first data, NaN without one. Rows
+    begin with the strategy's first ``next``.
+    """
+
+    columns = ("close", "exposure", "equity", *SCORE_COLUMNS)
+
+    def start(self) -> None:
+        """Find the model's lines."""
+        indicator = find_indicator(self.strategy, self.data)
+        self._lines = None if indicator is None else list(indicator.lines)
+
+    def row(self) -> tuple[float, ...]:
+        """Return close, exposure, equity and scores."""
+        close = self.data.close[0]
+        equity = self.strategy.broker.getvalue()
+        exposure = exposure_of(self.strategy.getposition(self.data).size, close, equity)
+        scores = _NO_SCORES if self._lines is None else [line[0] for line in self._lines]
+        return (close, exposure, equity, *scores)
+
+    def stop(self) -> None:
+        """Let go of the lines, so that optimisation can send the analyzer between processes."""
+        self._lines = None
+
+    def get_analysis(self) -> dict[str, list[Any]]:
+        """Return the records by column, ``timestamp`` first."""
+        frame = self.frame()
+        columns = {str(name): column.tolist() for name, column in frame.items()}
+        return {"timestamp": list(frame.index), **columns}
+
+
+class VaRBacktest(BarRecorder):
+    """Compares each bar's VaR with the next bar's log return on the first data feed.
+
+    Analysis: level; bars (number of forecasts that came due); violations (return below VaR),
+    expected, rate; kupiec_pvalue (is the rate right?) and christoffersen_pvalue (do violations
+    come alone?), NaN with no forecast to test.
+
+    Raises:
+        ConfigError: if the strategy has no GlowIndicator on its first data.
+    """
+
+    columns = ("close", "var")
+
+    def start(self) -> None:
+        """Find the line ``var`` and its level."""
+        indicator = find_indicator(self.strategy, self.data)
+        if indicator is None:
+            raise ConfigError(
+                "expected a GlowIndicator on the strategy's first data, found none; "
+                "create one in the strategy's __init__"
+            )
+        self._var = indicator.lines.var
+        self._level = indicator.var_level
+
+    def row(self) -> tuple[float, ...]:
+        """Return close and VaR."""
+        return (self.data.close[0], self._var[0])
+
+    def stop(self) -> None:
+        """Let go of the line, so that optimisation can send the analyzer between processes."""
+        self._var = None
+
+    def violations(self) -> pd.Series[bool]:
+        """Return, for each bar whose forecast came due, whether the next return fell below it."""
+        records = self.frame()
+        returns = np.log(records["close"]).diff().shift(-1)
+        due = records["var"].notna() & returns.notna()
+        below: pd.Series[bool] = (returns < records["var"])[due]
+        return below
+
+    def get_analysis(self) -> dict[str, float]:
+        """Return counts and p-values."""
+        violations = self.violations().to_numpy()
+        num_bars = len(violations)
+        analysis = {
+            "level": self._level,
+            "bars": num_bars,
+            "violations": int(violations.sum()),
+            "expected": self._level * num_bars,
+            "rate": math.nan,
+            "kupiec_pvalue": math.nan,
+            "christoffersen_pvalue": math.nan,
+        }
+        if num_bars >= 2:
+            analysis["rate"] = float(violations.mean())
+            analysis["kupiec_pvalue"] = kupiec_test(violations, self._level).pvalue
+            analysis["christoffersen_pvalue"] = christoffersen_test(violations).pvalue
+        return analysis

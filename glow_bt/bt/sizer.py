@@ -1,0 +1,63 @@
+"""Order sizes from the model's VaR."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import backtrader as bt
+
+from glow_bt.bt.indicator import find_indicator
+from glow_bt.bt.parameters import refuse_unknown
+from glow_bt.errors import ConfigError
+from glow_bt.policy import PolicyParams, entry_exposure, exposure_of, position_size
+
+__all__ = ["GlowVaRSizer"]
+
+
+class GlowVaRSizer(bt.Sizer):
+    """Sizes ``self.buy()`` and ``self.sell()`` so that the position's VaR is the risk budget.
+
+    size = equity x min(risk_budget / |VaR|, leverage_cap) / close, less what is already held
+    on that side, so that repeated orders do not pile up. Zero outside the likelihood filter and
+    without a VaR: Backtrader then places no order. The leverage cap is used up to 99 %, which
+    leaves room for the next open and the commission.
+
+    Args:
+        risk_budget: loss, as a fraction of equity, that the VaR may amount to.
+        leverage_cap: largest exposure; not above the commission scheme's leverage.
+        qty_step: sizes are rounded down to multiples of it; 0 for any size.
+
+    Raises:
+        ConfigError: if a parameter cannot work, or (at the first order) if the strategy has no
+            GlowIndicator on the ordered data.
+    """
+
+    params: ClassVar[Any] = (("risk_budget", 0.02), ("leverage_cap", 1.0), ("qty_step", 0.0))
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        refuse_unknown(self, args, kwargs)
+        super().__init__()
+        self.policy = PolicyParams(
+            risk_budget=self.p.risk_budget, leverage_cap=self.p.leverage_cap
+        )
+
+    def _getsizing(
+        self,
+        comminfo: bt.CommInfoBase,
+        cash: float,
+        data: bt.AbstractDataBase,
+        isbuy: bool,
+    ) -> float:
+        indicator = find_indicator(self.strategy, data)
+        if indicator is None:
+            raise ConfigError(
+                f"expected a GlowIndicator on data {data._name!r}, found none; create one in the "
+                "strategy's __init__, or give the order a size"
+            )
+        equity, close = self.broker.getvalue(), data.close[0]
+        side = 1.0 if isbuy else -1.0
+        held = side * exposure_of(self.broker.getposition(data).size, close, equity)
+        exposure = entry_exposure(
+            indicator.lines.in_distribution[0], indicator.lines.var[0], held, self.policy
+        )
+        return position_size(exposure, equity, close, self.p.qty_step)

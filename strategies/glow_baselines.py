@@ -1,0 +1,103 @@
+"""What the GLOW strategy has to beat: the market, and the market at constant risk."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import backtrader as bt
+import numpy as np
+
+from glow_bt.bt.exposure import ExposureStrategy
+from glow_bt.bt.parameters import refuse_unknown
+from glow_bt.errors import ConfigError
+from glow_bt.policy import usable_exposure
+
+__all__ = ["BuyAndHold", "RealisedVolatility", "VolatilityTarget"]
+
+
+class BuyAndHold(ExposureStrategy):
+    """Buys 99 % of the equity once and holds; the rest pays for the fill.
+
+    Args:
+        start: stamp (UTC) of the bar at whose close it buys: give the first bar at which the
+            strategy it is compared with could trade. None for the first bar.
+    """
+
+    def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
+        """Return whatever is held, or the whole equity."""
+        return current if current else usable_exposure(1.0, self.policy)
+
+
+class VolatilityTarget(ExposureStrategy):
+    """Holds target_volatility / realised volatility, long only, at most the leverage cap.
+
+    Args:
+        target_volatility: annual standard deviation aimed at.
+        lookback: log returns in the realised volatility, the current bar's included.
+        periods_per_year: bars a year (`glow_bt.ohlcv.periods_per_year`).
+        start: as for `BuyAndHold`.
+        leverage_cap: largest exposure, of which 99 % is used.
+        dead_band: smallest change of exposure worth an order, before costs.
+        cost_rate: cost of trading one unit of notional one way; widens the dead-band.
+
+    Raises:
+        ConfigError: if a parameter cannot work.
+    """
+
+    params: ClassVar[Any] = (
+        ("target_volatility", 0.2),
+        ("lookback", 60),
+        ("periods_per_year", 365.0),
+    )
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.p.target_volatility > 0.0:
+            raise ConfigError(
+                f"expected target_volatility above 0, found {self.p.target_volatility}; "
+                "0.2 is 20 % a year"
+            )
+        self.volatility = [
+            RealisedVolatility(
+                data, lookback=self.p.lookback, periods_per_year=self.p.periods_per_year
+            )
+            for data in self.datas
+        ]
+
+    def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
+        """Return the exposure at which the realised volatility is the target."""
+        realised = next(v.lines.volatility[0] for v in self.volatility if v.data is data)
+        exposure = self.p.target_volatility / realised if realised > 0.0 else math.inf
+        return usable_exposure(exposure, self.policy)
+
+
+class RealisedVolatility(bt.Indicator):
+    """Annualised root mean square of the last log returns, known at the bar's close.
+
+    volatility = sqrt(periods_per_year x mean(r^2)); the mean return of a bar is taken for zero.
+
+    Args:
+        data: a feed with a line close.
+        lookback: number of returns.
+        periods_per_year: bars a year.
+    """
+
+    lines: ClassVar[Any] = ("volatility",)
+    params: ClassVar[Any] = (("lookback", 60), ("periods_per_year", 365.0))
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        refuse_unknown(self, args, kwargs)
+        super().__init__()
+        if self.p.lookback < 1 or not self.p.periods_per_year > 0.0:
+            raise ConfigError(
+                "expected lookback of at least 1 return and periods_per_year above 0, found "
+                f"{self.p.lookback} and {self.p.periods_per_year}; hourly bars have 8760 a year"
+            )
+        self.addminperiod(self.p.lookback + 1)
+
+    def next(self) -> None:
+        """Compute the current bar's value."""
+        closes = np.array(self.data.close.get(size=self.p.lookback + 1))
+        returns = np.diff(np.log(closes))
+        self.lines.volatility[0] = math.sqrt(self.p.periods_per_year * np.mean(returns**2))

@@ -1,0 +1,72 @@
+"""The GLOW strategy: likelihood filters, latent direction points, VaR sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from glow_bt.bt.exposure import ExposureStrategy
+from glow_bt.bt.indicator import GlowIndicator
+from glow_bt.policy import target_exposure
+
+if TYPE_CHECKING:
+    import backtrader as bt
+
+__all__ = ["GlowStrategy"]
+
+
+class GlowStrategy(ExposureStrategy):
+    """Holds direction x confidence x VaR limit, and nothing outside the likelihood filter.
+
+    The decision is `glow_bt.policy`, its parameters are those of
+    `glow_bt.policy.PolicyParams`; all numbers, so that ``optstrategy`` can range over them. Every
+    data feed is traded, with an equal share of the capital and the same model. In the warm-up
+    and wherever a score is NaN it is flat.
+
+    Args:
+        model: an artifact folder, a walk-forward schedule or a scorer (`GlowIndicator`).
+        var_level: probability of a loss beyond VaR.
+        allow_training_bars: trade bars the model was trained on too.
+        long_only: never short.
+        risk_budget: loss, as a fraction of equity, that the VaR may amount to.
+        leverage_cap: largest |exposure|, of which 99 % is used.
+        dead_band: smallest change of exposure worth an order, before costs.
+        cost_rate: cost of trading one unit of notional one way; widens the dead-band.
+        start: stamp (UTC) of the first bar at whose close an order may be placed.
+
+    Attributes:
+        glow: the indicator of each data feed, in order.
+        rejected: orders that the broker did not take.
+    """
+
+    params: ClassVar[Any] = (
+        ("model", None),
+        ("var_level", 0.01),
+        ("allow_training_bars", False),
+        ("long_only", False),
+        ("risk_budget", 0.02),
+    )
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.glow: list[GlowIndicator] = []
+        model = self.p.model
+        for data in self.datas:
+            indicator = GlowIndicator(
+                data,
+                model=model,
+                var_level=self.p.var_level,
+                allow_training_bars=self.p.allow_training_bars,
+            )
+            model = indicator.scorer
+            self.glow.append(indicator)
+
+    def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
+        """Return the policy's exposure for the feed's current scores."""
+        lines = next(glow.lines for glow in self.glow if glow.data is data)
+        return target_exposure(
+            lines.direction[0],
+            lines.confidence[0],
+            lines.in_distribution[0],
+            lines.var[0],
+            self.policy,
+        )
