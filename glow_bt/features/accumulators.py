@@ -54,7 +54,10 @@ class RollingSum:
         leaving = self._lag.push(value)
         self._add(value)
         self._add(-leaving)
-        self._nonzero += (value != 0.0) - (leaving != 0.0)
+        if value:
+            self._nonzero += 1
+        if leaving:
+            self._nonzero -= 1
         if not self._nonzero:
             # Carried rounding is tiny, but zero must be zero: it decides whether volume exists.
             self._sum = self._carry = 0.0

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ class FeatureSpec:
     """Windows and paddings of the market state.
 
     Attributes:
-        short: short window in bars.
-        medium: medium window in bars, at least twice `short`.
+        short: short window in bars, at least 3.
+        medium: medium window in bars, at least 10 and twice `short`.
         long: long window in bars, at least twice `medium`.
         sigma_floor: least value of sigma, per bar as a log return. Prices that stood still for
             a whole long window are then scaled by it.
@@ -65,16 +66,17 @@ class FeatureSpec:
             raise ConfigError(
                 f"expected windows in whole bars, found {self.windows}; give integers"
             )
-        # With fewer returns than features of them, some would follow from the others.
-        if not (self.short >= 3 and self.medium >= 2 * self.short):
+        # In a shorter medium window all returns often have one sign, and the share of falls then
+        # follows from the other features.
+        if self.short < 3 or self.medium < 10:
             raise ConfigError(
-                f"expected short >= 3 and medium >= 2 * short, found short={self.short}, "
+                f"expected short >= 3 and medium >= 10, found short={self.short}, "
                 f"medium={self.medium}; with less, features follow from one another"
             )
-        if self.long < 2 * self.medium:
+        if self.medium < 2 * self.short or self.long < 2 * self.medium:
             raise ConfigError(
-                f"expected long >= 2 * medium, found medium={self.medium}, long={self.long}; "
-                "lengthen `long`"
+                f"expected each window at least twice the one before, found {self.windows}; "
+                "lengthen the longer ones"
             )
         for name in ("sigma_floor", "return_margin", "volume_margin"):
             value = getattr(self, name)
@@ -101,7 +103,7 @@ class FeatureSpec:
         needs = (feature.closes(self) for feature in FEATURES)
         return dict(zip(self.names, needs, strict=True))
 
-    @property
+    @cached_property
     def min_bars(self) -> int:
         """Bars that the first full state needs: one less of them are warm-up."""
         return max(feature.closes(self) for feature in FEATURES)

@@ -148,11 +148,12 @@ def _join_blocks(values: FloatArray, window: int, combine: _Combine) -> FloatArr
     count = max(values.shape[-1] - window + 1, 0)
     blocks, size = values, 1
     joined, covered = blocks[..., :0], 0
-    while size <= window:
+    while True:
         if window & size:
             part = blocks[..., covered : covered + count]
             joined = combine(joined, part) if covered else part
             covered += size
+        if 2 * size > window:
+            return joined
         blocks = combine(blocks[..., :-size], blocks[..., size:])
         size *= 2
-    return joined
