@@ -1,0 +1,201 @@
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glow_bt.errors import ConfigError
+from glow_bt.policy import (
+    FILL_RESERVE,
+    PolicyParams,
+    entry_exposure,
+    exposure_of,
+    position_size,
+    rebalanced_exposure,
+    round_to_step,
+    target_exposure,
+    trade_band,
+    usable_exposure,
+    var_exposure_limit,
+)
+
+NAN = math.nan
+DEFAULTS = PolicyParams()
+
+directions = st.floats(-1.0, 1.0)
+unit = st.floats(0.0, 1.0)
+variances = st.floats(-1.0, 1.0)
+exposures = st.floats(-20.0, 20.0)
+policies = st.builds(
+    PolicyParams,
+    risk_budget=st.floats(1e-4, 0.5),
+    leverage_cap=st.floats(0.1, 10.0),
+    dead_band=st.floats(0.0, 1.0),
+    long_only=st.booleans(),
+    cost_rate=st.floats(0.0, 0.01),
+)
+
+
+@pytest.mark.parametrize(
+    ("var", "limit"),
+    [(-0.04, 0.5), (-0.02, 1.0), (-0.001, 1.0), (0.0, 1.0), (0.04, 0.5), (-5e-324, 1.0)],
+)
+def test_var_limit_spends_the_risk_budget_up_to_the_cap(var, limit):
+    assert var_exposure_limit(var, DEFAULTS) == limit
+
+
+def test_exposure_is_direction_times_confidence_times_limit():
+    assert target_exposure(-0.5, 0.8, 1.0, -0.04, DEFAULTS) == pytest.approx(-0.5 * 0.8 * 0.5)
+
+
+def test_a_full_position_leaves_the_fill_reserve():
+    assert target_exposure(1.0, 1.0, 1.0, -0.001, DEFAULTS) == 0.99
+    assert target_exposure(-1.0, 1.0, 1.0, 0.0, replace(DEFAULTS, leverage_cap=3.0)) == -0.99 * 3
+
+
+def test_long_only_is_flat_where_it_would_be_short():
+    long_only = replace(DEFAULTS, long_only=True)
+    assert target_exposure(-0.7, 1.0, 1.0, -0.04, long_only) == 0.0
+    assert target_exposure(0.7, 1.0, 1.0, -0.04, long_only) == pytest.approx(0.35)
+
+
+@given(directions, unit, unit, variances, policies)
+def test_more_confidence_is_never_less_exposure(direction, one, other, var, params):
+    low, high = sorted([one, other])
+    less = target_exposure(direction, low, 1.0, var, params)
+    more = target_exposure(direction, high, 1.0, var, params)
+    assert abs(less) <= abs(more)
+
+
+@given(directions, unit, unit, unit, policies)
+def test_more_value_at_risk_is_never_more_exposure(direction, confidence, one, other, params):
+    mild, severe = sorted([one, other])
+    calm = target_exposure(direction, confidence, 1.0, -mild, params)
+    risky = target_exposure(direction, confidence, 1.0, -severe, params)
+    assert abs(risky) <= abs(calm)
+
+
+@given(directions, unit, variances, policies)
+def test_nothing_is_held_outside_the_filter(direction, confidence, var, params):
+    assert target_exposure(direction, confidence, 0.0, var, params) == 0.0
+    assert target_exposure(direction, confidence, False, var, params) == 0.0
+
+
+@given(directions, unit, variances, policies)
+def test_exposure_keeps_to_the_cap_the_budget_and_the_side(direction, confidence, var, params):
+    exposure = target_exposure(direction, confidence, 1.0, var, params)
+    assert abs(exposure) <= FILL_RESERVE * params.leverage_cap
+    assert abs(exposure * var) <= params.risk_budget * (1 + 1e-12)
+    assert exposure * direction >= 0.0
+    assert not (params.long_only and exposure < 0.0)
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_any_nan_is_flat(position):
+    scores = [0.5, 0.5, 1.0, -0.02]
+    scores[position] = NAN
+    assert target_exposure(*scores, DEFAULTS) == 0.0
+
+
+@given(exposures, exposures, policies)
+def test_inside_the_band_nothing_is_traded(current, target, params):
+    new = rebalanced_exposure(current, target, params)
+    if target == 0.0 or abs(current) > params.leverage_cap:
+        assert new == target
+    elif abs(target - current) < trade_band(params):
+        assert new == current
+    else:
+        assert new == target
+
+
+@given(st.floats(-1.0, 1.0), policies)
+def test_leaving_the_filter_always_trades_to_flat(current, params):
+    assert rebalanced_exposure(current, 0.0, params) == 0.0
+
+
+@given(exposures, directions, policies)
+def test_rebalancing_never_leaves_more_than_the_cap(current, share, params):
+    target = usable_exposure(share * params.leverage_cap, params)
+    assert abs(rebalanced_exposure(current, target, params)) <= params.leverage_cap
+
+
+def test_ruin_is_left_even_inside_the_band():
+    assert rebalanced_exposure(math.inf, 0.5, DEFAULTS) == 0.5
+
+
+@given(st.floats(0.0, 0.1), st.floats(0.0, 0.1))
+def test_costs_widen_the_band(one, other):
+    low, high = sorted([one, other])
+    narrow = trade_band(replace(DEFAULTS, cost_rate=low))
+    wide = trade_band(replace(DEFAULTS, cost_rate=high))
+    assert DEFAULTS.dead_band <= narrow <= wide
+
+
+def test_band_of_a_taker_fee():
+    # (3/32 x 0.00055)^(1/3) = 0.0372: a no-trade region of nearly 4 % of equity on each side.
+    params = replace(DEFAULTS, dead_band=0.0, cost_rate=0.00055)
+    assert trade_band(params) == pytest.approx(0.03722, abs=1e-5)
+    assert trade_band(replace(params, cost_rate=0.0)) == 0.0
+
+
+def test_entry_adds_what_the_limit_leaves():
+    assert entry_exposure(1.0, -0.04, 0.0, DEFAULTS) == 0.5
+    assert entry_exposure(1.0, -0.04, 0.2, DEFAULTS) == pytest.approx(0.3)
+    assert entry_exposure(1.0, -0.04, 0.8, DEFAULTS) == 0.0
+    assert entry_exposure(1.0, -0.04, -0.8, DEFAULTS) == 0.5
+    assert entry_exposure(1.0, -0.001, 0.0, DEFAULTS) == 0.99
+
+
+@pytest.mark.parametrize(("inside", "var"), [(0.0, -0.02), (NAN, -0.02), (1.0, NAN)])
+def test_no_entry_outside_the_filter_or_without_a_var(inside, var):
+    assert entry_exposure(inside, var, 0.0, DEFAULTS) == 0.0
+
+
+def test_exposure_of_a_position():
+    assert exposure_of(-2.0, 50.0, 400.0) == -0.25
+    assert exposure_of(0.0, 50.0, 0.0) == 0.0
+    assert exposure_of(-2.0, 50.0, -1.0) == -math.inf
+
+
+@given(st.floats(-5.0, 5.0), st.floats(1.0, 1e9), st.floats(1e-6, 1e6))
+def test_position_size_undoes_exposure(exposure, equity, price):
+    size = position_size(exposure, equity, price)
+    assert exposure_of(size, price, equity) == pytest.approx(exposure, rel=1e-12)
+
+
+def test_a_used_up_account_holds_nothing():
+    assert position_size(0.5, 0.0, 100.0) == 0.0
+    assert position_size(0.5, -10.0, 100.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "rounded"),
+    [(0.3, 0.1, 0.3), (0.39, 0.1, 0.3), (-0.39, 0.1, -0.3), (0.05, 0.1, 0.0), (7.0, 0.0, 7.0)],
+)
+def test_sizes_are_rounded_towards_zero(size, step, rounded):
+    assert round_to_step(size, step) == rounded
+
+
+@given(st.floats(-1e6, 1e6), st.sampled_from([0.001, 0.01, 0.1, 1.0, 5.0]))
+def test_rounding_never_adds_and_leaves_less_than_a_step(size, step):
+    rounded = round_to_step(size, step)
+    assert abs(rounded) <= abs(size) + 1e-8 * step
+    assert abs(size - rounded) < step * (1 + 1e-8)
+    assert round_to_step(rounded, step) == rounded
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"risk_budget": 0.0}, "risk_budget above 0"),
+        ({"risk_budget": NAN}, "risk_budget above 0"),
+        ({"leverage_cap": -1.0}, "leverage_cap above 0"),
+        ({"dead_band": -0.1}, "dead_band of 0 or more"),
+        ({"cost_rate": math.inf}, "cost_rate of 0 or more"),
+        ({"cost_rate": 5.5}, "cost_rate below 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        PolicyParams(**setting)
