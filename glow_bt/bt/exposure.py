@@ -47,7 +47,8 @@ class ExposureStrategy(bt.Strategy):
     Capital is split equally: each of n feeds gets 1/n of the equity, and its exposure is
     position value over that share. Sizes are fractions, in steps of the commission scheme's
     ``qty_step``. Orders fill at the next open; none is placed while one is pending. What the
-    broker refuses is logged and kept in `rejected`, and tried again at the next bar.
+    broker refuses is logged and kept in `rejected`, and tried again at the next bar. Once the
+    equity is used up nothing is traded any more (Backtrader does not liquidate).
 
     Args:
         start: stamp (UTC) of the first bar at whose close an order may be placed; None for the
@@ -72,6 +73,7 @@ class ExposureStrategy(bt.Strategy):
         self.rejected: list[RejectedOrder] = []
         self._pending: set[int] = set()
         self._first_stamp = _stamp_number(self.p.start)
+        self._ruined = False
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return the exposure wanted for a feed at its current bar.
@@ -84,6 +86,8 @@ class ExposureStrategy(bt.Strategy):
 
     def next(self) -> None:
         """Rebalance every feed."""
+        if self._ruined or self._is_ruined():
+            return
         for data in self.datas:
             if data.datetime[0] >= self._first_stamp and id(data) not in self._pending:
                 self._rebalance(data)
@@ -95,6 +99,15 @@ class ExposureStrategy(bt.Strategy):
         self._pending.discard(id(order.data))
         if order.status in {order.Margin, order.Rejected}:
             self._record_rejection(order)
+
+    def _is_ruined(self) -> bool:
+        self._ruined = self.broker.getvalue() <= 0.0
+        if self._ruined:
+            _log.warning(
+                "equity used up at the close of %s; nothing is traded from here on",
+                to_index([self.datetime[0]])[0],
+            )
+        return self._ruined
 
     def _rebalance(self, data: bt.AbstractDataBase) -> None:
         equity = self.broker.getvalue() / len(self.datas)

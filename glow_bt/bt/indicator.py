@@ -116,6 +116,10 @@ class GlowIndicator(bt.Indicator):
         for line, value in zip(self.lines, self._scores, strict=True):
             line[0] = value
 
+    def _plotlabel(self) -> list[str]:
+        # By default every parameter's text, the model's too.
+        return [f"VaR at {self.var_level:.3g}"]
+
     def _score(self, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Score (6, N) stamps and bars in the order of `_INPUTS`."""
         return self.scorer.score_arrays(

@@ -8,15 +8,17 @@ import pandas as pd
 
 __all__ = ["from_index", "to_index", "to_nanoseconds"]
 
-_EPOCH_DAY = 719_163.0  # 1970-01-01
-_DAY_US = 86_400e6
+_EPOCH_DAY = 719_163  # 1970-01-01
+_DAY_US = 86_400_000_000
 _DAY_MS = 86_400_000
 _MS_NS = 1_000_000
 
 
 def from_index(stamps: pd.DatetimeIndex) -> npt.NDArray[np.float64]:
     """Return UTC stamps (N,) as Backtrader's days, equal to ``bt.date2num`` of each."""
-    return np.asarray(stamps.as_unit("us").asi8 / _DAY_US + _EPOCH_DAY, dtype=np.float64)
+    # Whole days apart from the rest: one sum, one rounding, as in date2num.
+    days, microseconds = np.divmod(stamps.as_unit("us").asi8, _DAY_US)
+    return np.asarray((days + _EPOCH_DAY) + microseconds / _DAY_US, dtype=np.float64)
 
 
 def to_nanoseconds(days: npt.ArrayLike) -> npt.NDArray[np.int64]:

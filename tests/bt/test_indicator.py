@@ -1,0 +1,163 @@
+import timeit
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+import pytest
+
+from glow_bt.bt import GlowIndicator
+from glow_bt.bt.indicator import find_indicator
+from glow_bt.errors import ConfigError
+from glow_bt.scoring import SCORE_COLUMNS
+from tests.bt.market import (
+    LineProbe,
+    PeekingScorer,
+    WindowScorer,
+    cerebro_over,
+    random_bars,
+    run_strategy,
+    scores_of,
+)
+
+
+def test_lines_are_the_scores_in_their_order():
+    assert GlowIndicator.lines._getlines() == SCORE_COLUMNS
+
+
+def test_a_feed_of_any_kind_will_do():
+    bars = random_bars(60)
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(bt.feeds.PandasData(dataname=bars))
+    table = run_strategy(cerebro, LineProbe, model=WindowScorer()).table()
+    expected = pd.DataFrame(scores_of(bars), index=bars.index).dropna()
+    np.testing.assert_allclose(table, expected.loc[table.index], rtol=0, atol=1e-9)
+    assert len(table) == len(expected)
+
+
+def test_stamps_reach_the_scorer_exactly():
+    class StampScorer(WindowScorer):
+        def score_arrays(self, stamps_ns, bars):
+            return np.repeat(stamps_ns[:, None].astype(float), 7, axis=1)
+
+    bars = random_bars(50, freq="61s", start="2021-05-06 07:08:09.123")
+    for runonce in (True, False):
+        cerebro = cerebro_over(bars, runonce=runonce)
+        table = run_strategy(cerebro, LineProbe, model=StampScorer(1)).table()
+        assert table[1].tolist() == bars.index.as_unit("ns").asi8.astype(float).tolist()
+
+
+def test_a_model_that_peeks_is_caught_by_running_both_ways():
+    """Under runonce row t sees t + 1; bar by bar there is nothing to see."""
+    bars = random_bars(60)
+    at_once, by_bar = (
+        run_strategy(cerebro_over(bars, runonce=runonce), LineProbe, model=PeekingScorer()).table()
+        for runonce in (True, False)
+    )
+    assert not np.allclose(at_once, by_bar)
+
+
+def test_two_feeds_have_an_indicator_each():
+    class Both(bt.Strategy):
+        def __init__(self):
+            self.first, self.second = (
+                GlowIndicator(data, model=WindowScorer()) for data in self.datas
+            )
+
+    bars = [random_bars(60, seed=1), random_bars(60, seed=2)]
+    strategy = run_strategy(cerebro_over(bars), Both)
+    for data, indicator, frame in zip(
+        strategy.datas, (strategy.first, strategy.second), bars, strict=True
+    ):
+        assert find_indicator(strategy, data) is indicator
+        assert indicator.lines.var[0] == scores_of(frame)[-1, 5]
+
+
+def test_the_scorer_s_var_level_counts():
+    strategy = run_strategy(cerebro_over(random_bars(20)), LineProbe, model=WindowScorer())
+    assert strategy.glow.var_level == 0.05
+
+
+@pytest.mark.parametrize("exactbars", [0, 1])
+def test_a_bar_costs_little_beside_the_scorer(exactbars):
+    """Less than 100 microseconds a bar on top of the scorer, with a window of 62 bars."""
+
+    class Free(WindowScorer):
+        def score_arrays(self, stamps_ns, bars):
+            return scores
+
+    class Timed(LineProbe):
+        def next(self):
+            def score_anew():
+                self.glow._scored_bar = None
+                self.glow.next()
+
+            if len(self) == 100:
+                self.seconds = min(timeit.repeat(score_anew, number=100, repeat=10)) / 100
+
+    scores = np.zeros((62, 7))
+    cerebro = cerebro_over(random_bars(100), runonce=False, exactbars=exactbars)
+    assert run_strategy(cerebro, Timed, model=Free(62)).seconds < 100e-6
+
+
+def legend_texts(axis):
+    return axis.get_legend().get_texts() if axis.get_legend() else []
+
+
+def test_the_plot_shows_lines_of_one_scale():
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cerebro = cerebro_over(random_bars(60))
+    run_strategy(cerebro, LineProbe, model=WindowScorer())
+    [[figure]] = cerebro.plot(style="line")
+    try:
+        texts = [text.get_text() for axis in figure.axes for text in legend_texts(axis)]
+        assert any(text.startswith("GLOW (VaR at 0.05)") for text in texts)
+        labels = {
+            line.get_label().split("\n")[-1].split()[0]: len(line.get_ydata())
+            for axis in figure.axes
+            for line in axis.get_lines()
+        }
+        assert {"confidence", "in_distribution", "direction"} <= labels.keys()
+        assert not {"log_prob", "regime", "var", "cvar"} & labels.keys()
+        assert labels["direction"] == 60
+    finally:
+        plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "expected model="),
+        ({"model": 5}, "expected model="),
+        ({"model": WindowScorer(), "modle": 1}, "did you mean 'model'"),
+        ({"model": WindowScorer(), "quantile": 0.05}, "among model, var_level"),
+    ],
+)
+def test_wrong_parameters_are_refused(arguments, message):
+    class Wrong(bt.Strategy):
+        def __init__(self):
+            GlowIndicator(self.data, **arguments)
+
+    with pytest.raises(ConfigError, match=message):
+        run_strategy(cerebro_over(random_bars(20)), Wrong)
+
+
+def test_parameters_without_a_name_are_refused():
+    class Wrong(bt.Strategy):
+        def __init__(self):
+            GlowIndicator(self.data, "models/btc")
+
+    with pytest.raises(ConfigError, match="by name, found 'models/btc'"):
+        run_strategy(cerebro_over(random_bars(20)), Wrong)
+
+
+def test_a_single_line_is_refused():
+    class Wrong(bt.Strategy):
+        def __init__(self):
+            GlowIndicator(self.data.close, model=WindowScorer())
+
+    with pytest.raises(ConfigError, match=r"give self\.data, not a line"):
+        run_strategy(cerebro_over(random_bars(20)), Wrong)
