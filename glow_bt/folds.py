@@ -8,14 +8,23 @@ that no feature window or forward return reaches from one block into the next (L
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from glow_bt.errors import ConfigError, TooFewBarsError
 
-__all__ = ["Fold", "chronological_split", "split_at", "walk_forward_folds"]
+__all__ = [
+    "MIN_BLOCK",
+    "Fold",
+    "check_fractions",
+    "chronological_split",
+    "split_at",
+    "walk_forward_folds",
+]
 
-_MIN_BLOCK = 50
+# Fewest bars in a block unless more are asked for.
+MIN_BLOCK = 50
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,12 @@ class Fold:
 
 
 def chronological_split(
-    n_bars: int, *, purge: int, fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    n_bars: int,
+    *,
+    purge: int,
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    min_train: int = MIN_BLOCK,
+    min_validation: int = MIN_BLOCK,
 ) -> Fold:
     """Divide a history once, by shares of its bars, with `purge` bars lost at each border.
 
@@ -42,29 +56,66 @@ def chronological_split(
         n_bars: length of the history.
         purge: bars left out before validation and before test.
         fractions: shares of train, validation and test; they sum to 1.
+        min_train: bars that the training block needs.
+        min_validation: bars that the validation block needs.
 
     Raises:
-        ConfigError: if the shares are not positive or do not sum to 1 (test may be 0).
-        TooFewBarsError: if a block would hold fewer than 50 bars.
+        ConfigError: if the shares are not positive or do not sum to 1 (test may be 0), or the
+            purge is negative.
+        TooFewBarsError: if train or validation would hold fewer bars than they need; from the
+            number in the message on, every history is long enough.
     """
+    check_fractions(fractions)
+    _check_purge(purge)
     train, validation, test = fractions
-    if min(train, validation) <= 0 or test < 0 or abs(sum(fractions) - 1) > 1e-9:
+
+    def divide(n: int) -> Fold:
+        validation_stop = n if test == 0 else round(n * (train + validation))
+        return split_at(n, round(n * train), validation_stop, purge=purge)
+
+    def suffices(n: int) -> bool:
+        fold = divide(n)
+        return len(fold.train) >= min_train and len(fold.validation) >= min_validation
+
+    if not suffices(n_bars):
+        # Rounding takes at most half a bar at each end of a block.
+        bound = max((min_train + 1) / train, (min_validation + purge + 2) / validation)
+        needed = _least_sufficient(suffices, bound)
+        raise TooFewBarsError(needed, n_bars, f"a split {fractions} with purge {purge}")
+    return divide(n_bars)
+
+
+def check_fractions(fractions: tuple[float, float, float]) -> None:
+    """Refuse shares of train, validation and test that divide nothing.
+
+    Raises:
+        ConfigError: unless train and validation are above 0, test 0 or more, and the sum is 1.
+    """
+    sound = (
+        len(fractions) == 3
+        and min(fractions[:2]) > 0
+        and fractions[2] >= 0
+        and abs(sum(fractions) - 1) <= 1e-9
+    )
+    if not sound:
         raise ConfigError(
-            "expected positive shares of train, validation and test that sum to 1, "
-            f"found {fractions}"
+            "expected shares of train, validation and test above 0 (test may be 0) that sum to "
+            f"1, found {fractions}; give such as (0.7, 0.15, 0.15)"
         )
-    train_stop = round(n_bars * train)
-    validation_stop = n_bars if test == 0 else round(n_bars * (train + validation))
-    fold = split_at(n_bars, train_stop, validation_stop, purge=purge)
-    for share, block in ((train, fold.train), (validation, fold.validation)):
-        if len(block) < _MIN_BLOCK:
-            needed = math.ceil((_MIN_BLOCK + purge) / min(train, share)) + 1
-            raise TooFewBarsError(needed, n_bars, f"a split {fractions} with purge {purge}")
-    return fold
 
 
 def split_at(n_bars: int, train_stop: int, validation_stop: int, *, purge: int) -> Fold:
-    """Divide a history at two given positions; the purge is taken from each block's start."""
+    """Divide a history at two given positions; the purge is taken from each block's start.
+
+    Raises:
+        ConfigError: unless 0 <= train_stop <= validation_stop <= n_bars and purge >= 0.
+    """
+    _check_purge(purge)
+    if not 0 <= train_stop <= validation_stop <= n_bars:
+        raise ConfigError(
+            f"expected 0 <= train_stop <= validation_stop <= {n_bars} bars, found {train_stop} "
+            f"and {validation_stop}; put them in order of time"
+        )
     return Fold(
         train=range(train_stop),
         validation=range(min(train_stop + purge, validation_stop), validation_stop),
@@ -80,6 +131,8 @@ def walk_forward_folds(
     test_fraction: float = 0.6,
     validation_fraction: float = 0.2,
     expanding: bool = True,
+    min_train: int = MIN_BLOCK,
+    min_validation: int = MIN_BLOCK,
 ) -> list[Fold]:
     """Divide the last part of a history into test blocks, each with its own past to train on.
 
@@ -89,15 +142,18 @@ def walk_forward_folds(
     Args:
         n_bars: length of the history.
         n_folds: number of test blocks.
-        purge: bars left out between blocks, at least the longest feature window plus horizon.
+        purge: bars left out between blocks, at least the longest feature window.
         test_fraction: share of the history that is tested.
         validation_fraction: share of each fold's past that validates.
-        expanding: whether training always begins with the first bar; if not, every fold trains
-            on as many bars as the first.
+        expanding: whether training always begins with the first bar; if not, every fold has as
+            long a past as the first.
+        min_train: bars that each training block needs.
+        min_validation: bars that each validation block needs.
 
     Raises:
         ConfigError: on a setting that cannot work.
-        TooFewBarsError: if the first fold's blocks would hold fewer than 50 bars.
+        TooFewBarsError: if a block would hold fewer bars than it needs (50 in a test block);
+            from the number in the message on, every history is long enough.
     """
     if n_folds < 1:
         raise ConfigError(f"expected at least 1 fold, found {n_folds}")
@@ -107,42 +163,67 @@ def walk_forward_folds(
     }.items():
         if not 0 < share < 1:
             raise ConfigError(f"expected {name} inside (0, 1), found {share}")
-    if purge < 0:
-        raise ConfigError(f"expected a purge of 0 bars or more, found {purge}")
+    _check_purge(purge)
+
+    def divide(n: int) -> list[Fold]:
+        return _divide_last_part(
+            n, n_folds, purge, test_fraction, validation_fraction, expanding=expanding
+        )
+
+    def suffices(n: int) -> bool:
+        return all(
+            len(fold.train) >= min_train
+            and len(fold.validation) >= min_validation
+            and len(fold.test) >= MIN_BLOCK
+            for fold in divide(n)
+        )
+
+    if not suffices(n_bars):
+        past = purge + max(
+            (min_train + purge + 1) / (1 - validation_fraction),
+            (min_validation + 1) / validation_fraction,
+        )
+        tested = n_folds * (MIN_BLOCK + 2)
+        bound = max((past + 1) / (1 - test_fraction), tested / test_fraction)
+        needed = _least_sufficient(suffices, bound)
+        raise TooFewBarsError(needed, n_bars, f"{n_folds} folds with purge {purge}")
+    return divide(n_bars)
+
+
+def _divide_last_part(
+    n_bars: int,
+    n_folds: int,
+    purge: int,
+    test_fraction: float,
+    validation_fraction: float,
+    *,
+    expanding: bool,
+) -> list[Fold]:
     first_test = round(n_bars * (1 - test_fraction))
     borders = [first_test + round((n_bars - first_test) * k / n_folds) for k in range(n_folds + 1)]
     folds = []
     for start, stop in pairwise(borders):
         past_start = 0 if expanding else start - first_test
         past_stop = start - purge
-        past = past_stop - past_start
-        validation_start = past_stop - round(past * validation_fraction)
+        validation_start = past_stop - round((past_stop - past_start) * validation_fraction)
         folds.append(
             Fold(
-                train=range(past_start, max(validation_start - purge, past_start)),
+                train=range(past_start, validation_start - purge),
                 validation=range(validation_start, past_stop),
                 test=range(start, stop),
             )
         )
-    _check_first(folds[0], n_bars, purge, test_fraction, validation_fraction, n_folds)
     return folds
 
 
-def _check_first(
-    fold: Fold,
-    n_bars: int,
-    purge: int,
-    test_fraction: float,
-    validation_fraction: float,
-    n_folds: int,
-) -> None:
-    if min(len(fold.train), len(fold.validation), len(fold.test)) >= _MIN_BLOCK:
-        return
-    past = max(
-        (_MIN_BLOCK + purge) / (1 - validation_fraction) + purge,
-        _MIN_BLOCK / validation_fraction + purge,
-    )
-    needed = max(past / (1 - test_fraction), n_folds * _MIN_BLOCK / test_fraction)
-    raise TooFewBarsError(
-        max(int(needed) + 2, n_bars + 1), n_bars, f"{n_folds} folds with purge {purge}"
-    )
+def _least_sufficient(suffices: Callable[[int], bool], bound: float) -> int:
+    """Return the least length from which on all suffice, given that all from `bound` on do."""
+    length = math.ceil(bound)
+    while suffices(length - 1):
+        length -= 1
+    return length
+
+
+def _check_purge(purge: int) -> None:
+    if purge < 0:
+        raise ConfigError(f"expected a purge of 0 bars or more, found {purge}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from glow_bt.errors import ConfigError, TooFewBarsError
 
-__all__ = ["LikelihoodFilter"]
+__all__ = ["MIN_HELD_OUT", "LikelihoodFilter"]
 
 Floats = npt.NDArray[np.float64]
 
+# Ranks are kept at steps of a thousandth.
 _TABLE_SIZE = 1001
-_MIN_HELD_OUT = 50
+# Fewest held-out states that thresholds are taken from.
+MIN_HELD_OUT = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,9 @@ class LikelihoodFilter:
     Attributes:
         quantiles: (M,), ascending log-likelihoods (nats) at evenly spaced ranks from 0 to 1.
         false_alarm_rate: share of held-out states outside.
+
+    Raises:
+        ConfigError: if the rate is outside (0, 1) or the table is not ascending and finite.
     """
 
     quantiles: Floats
@@ -39,6 +45,13 @@ class LikelihoodFilter:
             raise ConfigError(
                 f"expected a false_alarm_rate inside (0, 1), found {self.false_alarm_rate}"
             )
+        table = self.quantiles
+        finite = table.ndim == 1 and len(table) > 1 and bool(np.isfinite(table).all())
+        if not finite or (np.diff(table) < 0).any():
+            raise ConfigError(
+                "expected at least 2 finite log-likelihoods in ascending order, found a table "
+                f"of shape {table.shape} that is not; fit the filter again on finite ones"
+            )
 
     @classmethod
     def fit(cls, held_out: Floats, false_alarm_rate: float = 0.05) -> LikelihoodFilter:
@@ -46,18 +59,18 @@ class LikelihoodFilter:
 
         Raises:
             TooFewBarsError: for fewer than 50 values.
-            ConfigError: if the rate is outside (0, 1).
+            ConfigError: if the rate is outside (0, 1) or a value is not finite.
         """
-        if len(held_out) < _MIN_HELD_OUT:
-            raise TooFewBarsError(_MIN_HELD_OUT, len(held_out), "a likelihood filter")
+        if len(held_out) < MIN_HELD_OUT:
+            raise TooFewBarsError(MIN_HELD_OUT, len(held_out), "a likelihood filter")
         return cls(np.quantile(held_out, np.linspace(0, 1, _TABLE_SIZE)), false_alarm_rate)
 
-    @property
+    @cached_property
     def low(self) -> float:
         """Lower threshold, in nats."""
         return float(np.quantile(self.quantiles, self.false_alarm_rate / 2))
 
-    @property
+    @cached_property
     def high(self) -> float:
         """Upper threshold, in nats."""
         return float(np.quantile(self.quantiles, 1 - self.false_alarm_rate / 2))
@@ -68,5 +81,8 @@ class LikelihoodFilter:
 
     def confidence(self, log_prob: Floats) -> Floats:
         """Return the rank of each log-likelihood (N,) among held-out ones, in [0, 1]."""
-        ranks = np.linspace(0, 1, len(self.quantiles))
-        return np.interp(log_prob, self.quantiles, ranks)
+        return np.interp(log_prob, self.quantiles, self._ranks)
+
+    @cached_property
+    def _ranks(self) -> Floats:
+        return np.linspace(0, 1, len(self.quantiles))

@@ -31,11 +31,36 @@ class Regimes:
         weights: (K,), share of each regime.
         means: (K, D).
         scales: (K, D), standard deviations.
+
+    Raises:
+        ConfigError: if the shapes do not belong together, or a number is not finite or, among
+            weights and scales, not positive.
     """
 
     weights: Floats
     means: Floats
     scales: Floats
+
+    def __post_init__(self) -> None:
+        shapes = (self.weights.shape, self.means.shape, self.scales.shape)
+        sound = (
+            self.means.ndim == 2
+            and len(self.means) > 0
+            and shapes == (self.means.shape[:1], self.means.shape, self.means.shape)
+            and all(np.isfinite(a).all() for a in (self.weights, self.means, self.scales))
+            and (self.weights > 0).all()
+            and (self.scales > 0).all()
+        )
+        if not sound:
+            raise ConfigError(
+                "expected positive weights (K,), means (K, D) and positive scales (K, D), all "
+                f"finite, found shapes {shapes} or numbers that are not; fit the regimes again"
+            )
+
+    @property
+    def num_regimes(self) -> int:
+        """K, how many regimes there are."""
+        return len(self.weights)
 
     @classmethod
     def fit(cls, latents: Floats, num_regimes: int, method: str = "gmm", seed: int = 0) -> Regimes:

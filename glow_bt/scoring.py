@@ -7,20 +7,20 @@ Row t depends on bars t - min_bars + 1 to t alone. Returns are log returns; `var
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from glow_bt.artifact import Artifact, load_artifact
+from glow_bt.artifact import Artifact, Reading, load_artifact
 from glow_bt.errors import ConfigError, LookAheadError, TooFewBarsError
 from glow_bt.features import feature_array, last_features, volatility_array
 from glow_bt.ohlcv import BAR_COLUMNS, validate_bars
+from glow_bt.threads import one_thread
 
 __all__ = ["SCORE_COLUMNS", "BarScorer", "Model", "ScheduledScorer", "Scorer", "open_scorer"]
 
@@ -86,8 +86,7 @@ class Scorer:
     def __init__(
         self, artifact: Artifact, *, var_level: float = 0.01, allow_training_bars: bool = False
     ) -> None:
-        if not 0 < var_level <= 0.5:
-            raise ConfigError(f"expected a var_level inside (0, 0.5], found {var_level}")
+        _check_level(var_level)
         self.artifact = artifact
         self.var_level = var_level
         self.allow_training_bars = allow_training_bars
@@ -124,10 +123,9 @@ class Scorer:
             return scores
         self._refuse_training_bars(stamps_ns[warm_up:])
         x, volatility = self._states(bars)
-        for start in range(0, len(x), _BLOCK_ROWS):
-            stop = start + _BLOCK_ROWS
-            rows = slice(warm_up + start, warm_up + stop)
-            scores[rows] = self._score_states(x[start:stop], volatility[start:stop])
+        scored = scores[warm_up:]
+        for rows, reading in self._readings(x):
+            scored[rows] = self._scores(reading, volatility[rows])
         return scores
 
     def latents(self, bars: pd.DataFrame) -> pd.DataFrame:
@@ -136,13 +134,10 @@ class Scorer:
         Raises:
             As `score` does.
         """
-        stamps, array, index = _arrays_of(bars, self.min_bars)
-        self._refuse_training_bars(stamps[self.min_bars - 1 :])
-        x, _ = self._states(array)
-        with _one_thread(), torch.no_grad():
-            z, _ = self.artifact.state_flow(torch.from_numpy(x))
+        x, _, index = self._states_of(bars)
+        z = np.concatenate([reading.latents for _, reading in self._readings(x)])
         columns = [f"z{i + 1}" for i in range(z.shape[1])]
-        return pd.DataFrame(z.numpy(), index=index[self.min_bars - 1 :], columns=columns)
+        return pd.DataFrame(z, index=index[self.min_bars - 1 :], columns=columns)
 
     def value_at_risk(self, bars: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
         """Return the next bar's VaR (a log return) at each level, one column a level.
@@ -150,18 +145,23 @@ class Scorer:
         Rows of the warm-up are NaN.
 
         Raises:
+            ConfigError: if a level is outside (0, 0.5].
             As `score` does.
         """
+        for level in levels:
+            _check_level(level)
+        x, volatility, index = self._states_of(bars)
+        spread = np.concatenate([reading.spread for _, reading in self._readings(x)])
+        table = np.full((len(index), len(levels)), np.nan)
+        for column, level in enumerate(levels):
+            standard = self.artifact.return_flow.standard_quantile(level)
+            table[self.min_bars - 1 :, column] = self._next_return(spread, volatility, standard)
+        return pd.DataFrame(table, index=index, columns=list(levels))
+
+    def _states_of(self, bars: pd.DataFrame) -> tuple[Floats, Floats, pd.DatetimeIndex]:
         stamps, array, index = _arrays_of(bars, self.min_bars)
         self._refuse_training_bars(stamps[self.min_bars - 1 :])
-        x, volatility = self._states(array)
-        table = pd.DataFrame(np.nan, index=index, columns=list(levels), dtype=np.float64)
-        context = torch.from_numpy(x)
-        with _one_thread():
-            for level in levels:
-                quantile = self.artifact.return_flow.quantile(level, context).numpy()
-                table.loc[index[self.min_bars - 1 :], level] = quantile * volatility
-        return table
+        return *self._states(array), index
 
     def _states(self, bars: Floats) -> tuple[Floats, Floats]:
         """Return scaled states and volatility of each bar after the warm-up."""
@@ -175,28 +175,33 @@ class Scorer:
             volatility = volatility_array(bars[:, 3], spec)[warm_up:]
         return self.artifact.scaler.transform(features), volatility
 
-    def _score_states(self, x: Floats, volatility: Floats) -> Floats:
+    def _readings(self, x: Floats) -> Iterator[tuple[slice, Reading]]:
+        """Read scaled states (N, D) block by block."""
+        for start in range(0, len(x), _BLOCK_ROWS):
+            rows = slice(start, min(start + _BLOCK_ROWS, len(x)))
+            with one_thread():
+                reading = self.artifact.read(x[rows])
+            yield rows, reading
+
+    def _scores(self, reading: Reading, volatility: Floats) -> Floats:
         model = self.artifact
-        rows = torch.from_numpy(x)
-        with _one_thread(), torch.no_grad():
-            model.state_flow.check_rows(rows, None)
-            z, log_det = model.state_flow(rows)
-            density = model.state_flow.prior.log_prob(z) + log_det
-            spread = model.return_flow.scale(rows).numpy() * volatility
-        latents = z.numpy()
-        location = float(model.return_flow.location) * volatility
-        log_prob = density.numpy() + model.scaler.log_det
+        log_prob = reading.log_prob + model.scaler.log_det
         return np.column_stack(
             [
                 log_prob,
                 model.likelihood.confidence(log_prob),
                 model.likelihood.contains(log_prob),
-                model.direction(latents),
-                model.regime_of(latents),
-                location + spread * self._standard_var,
-                location + spread * self._standard_cvar,
+                reading.direction,
+                reading.regime,
+                self._next_return(reading.spread, volatility, self._standard_var),
+                self._next_return(reading.spread, volatility, self._standard_cvar),
             ]
         )
+
+    def _next_return(self, spread: Floats, volatility: Floats, standard: float) -> Floats:
+        """Bring a number of the return flow's standard shape to next bars' log returns."""
+        location = float(self.artifact.return_flow.location)
+        return (location + spread * standard) * volatility
 
     def _refuse_training_bars(self, stamps_ns: Stamps) -> None:
         if self.allow_training_bars or not len(stamps_ns):
@@ -292,18 +297,27 @@ def open_scorer(
         ConfigError: if `model` is none of these.
         ArtifactError: if a folder holds no usable model.
     """
-    options = {"var_level": var_level, "allow_training_bars": allow_training_bars}
     if isinstance(model, BarScorer):
         return model
     if isinstance(model, str | os.PathLike | Artifact):
-        return Scorer(_artifact_of(model), **options)  # type: ignore[arg-type]
-    if isinstance(model, Sequence):
-        entries = [(stamp, _artifact_of(source)) for stamp, source in cast("Schedule", model)]
-        return ScheduledScorer(entries, **options)  # type: ignore[arg-type]
-    raise ConfigError(
-        "expected model= an artifact folder, an Artifact, a list of (valid_from, artifact) or a "
-        f"scorer, found {type(model).__name__}"
-    )
+        return Scorer(
+            _artifact_of(model), var_level=var_level, allow_training_bars=allow_training_bars
+        )
+    try:
+        schedule = [(pd.Timestamp(start), _artifact_of(source)) for start, source in model]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            "expected model= an artifact folder, an Artifact, a list of (valid_from, artifact or "
+            f"folder) or a scorer, found {reprlib.repr(model)}"
+        ) from error
+    return ScheduledScorer(schedule, var_level=var_level, allow_training_bars=allow_training_bars)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level <= 0.5:
+        raise ConfigError(
+            f"expected a VaR level inside (0, 0.5], found {level}; give such as 0.01"
+        )
 
 
 def _artifact_of(source: ModelSource) -> Artifact:
@@ -321,17 +335,3 @@ def _arrays_of(bars: pd.DataFrame, min_bars: int) -> tuple[Stamps, Floats, pd.Da
         raise TooFewBarsError(min_bars, len(frame), "scoring")
     index = cast("pd.DatetimeIndex", frame.index)
     return index.as_unit("ns").asi8, frame[list(BAR_COLUMNS)].to_numpy(), index
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Score on one thread: small matrices gain nothing from more, and lose on a busy machine."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

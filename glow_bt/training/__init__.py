@@ -2,7 +2,15 @@
 
 from glow_bt.training.config import TrainConfig
 from glow_bt.training.loop import Epoch, FitResult, fit_flow
-from glow_bt.training.pipeline import train
+from glow_bt.training.pipeline import Progress, train
 from glow_bt.training.progress import TrainingProgress
 
-__all__ = ["Epoch", "FitResult", "TrainConfig", "TrainingProgress", "fit_flow", "train"]
+__all__ = [
+    "Epoch",
+    "FitResult",
+    "Progress",
+    "TrainConfig",
+    "TrainingProgress",
+    "fit_flow",
+    "train",
+]

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
 
 from glow_bt.errors import ConfigError
+from glow_bt.folds import check_fractions
 from glow_bt.regimes import METHODS
 
-__all__ = ["TrainConfig"]
+__all__ = ["TrainConfig", "utc_stamp"]
 
+_BASES = ("normal", "student_t", "mixture")
 _REGIME_METHODS = (*METHODS, "base")
+_LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
+# The whole numbers among the settings, with the least that works.
+_LEAST = {
+    "num_levels": 1,
+    "num_steps": 1,
+    "hidden_dim": 1,
+    "return_hidden_dim": 1,
+    "max_epochs": 1,
+    "patience": 1,
+    "batch_size": 2,
+    "plateau_patience": 1,
+    "direction_horizon": 1,
+    "num_regimes": 1,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +60,9 @@ class TrainConfig:
         num_regimes: number of regimes.
         regime_method: "gmm" or "kmeans" on latents, or "base" (needs base="mixture").
         seed: seed of every random choice.
+
+    Raises:
+        ConfigError: if a setting is of the wrong kind or outside what can work.
     """
 
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
@@ -67,45 +88,51 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_levels",
-            "num_steps",
-            "hidden_dim",
-            "return_hidden_dim",
-            "max_epochs",
-            "patience",
-            "plateau_patience",
-            "direction_horizon",
-            "num_regimes",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"expected {name} of at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"expected {name} above 0, found {getattr(self, name)}")
-        if self.batch_size < 2:
-            raise ConfigError(f"expected batch_size of at least 2, found {self.batch_size}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"expected weight_decay of 0 or more, found {self.weight_decay}")
-        if self.purge is not None and self.purge < 0:
-            raise ConfigError(f"expected purge of 0 or more, found {self.purge}")
-        if not 0 < self.false_alarm_rate < 1:
-            raise ConfigError(
-                f"expected false_alarm_rate inside (0, 1), found {self.false_alarm_rate}"
-            )
-        self._check_regimes()
+        object.__setattr__(self, "fractions", tuple(self.fractions))  # from JSON it is a list
+        check_fractions(self.fractions)
+        self._check_numbers()
+        self._check_names()
         self._check_dates()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON-ready values."""
-        return asdict(self)
+        """Return the settings as JSON-ready values; `TrainConfig(**settings)` takes them."""
+        return asdict(self) | {"fractions": list(self.fractions)}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return the names of all settings."""
         return tuple(f.name for f in fields(cls))
 
-    def _check_regimes(self) -> None:
+    def _check_numbers(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ConfigError(
+                    f"expected {name} to be a whole number of at least {least}, found {value!r}"
+                )
+        if self.seed > _LARGEST_SEED:
+            raise ConfigError(f"expected a seed of at most {_LARGEST_SEED}, found {self.seed}")
+        if self.purge is not None and (type(self.purge) is not int or self.purge < 0):
+            raise ConfigError(
+                f"expected purge to be a whole number of at least 0, found {self.purge!r}"
+            )
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"expected {name} above 0 and finite, found {getattr(self, name)}"
+                )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(
+                f"expected weight_decay of 0 or more and finite, found {self.weight_decay}"
+            )
+        if not 0 < self.false_alarm_rate < 1:
+            raise ConfigError(
+                f"expected false_alarm_rate inside (0, 1), found {self.false_alarm_rate}"
+            )
+
+    def _check_names(self) -> None:
+        if self.base not in _BASES:
+            raise ConfigError(f"expected base among {', '.join(_BASES)}, found {self.base!r}")
         if self.regime_method not in _REGIME_METHODS:
             raise ConfigError(
                 f"expected regime_method among {', '.join(_REGIME_METHODS)}, "
@@ -124,7 +151,7 @@ class TrainConfig:
         if self.train_until is None or self.validation_until is None:
             return
         try:
-            order = pd.Timestamp(self.train_until) < pd.Timestamp(self.validation_until)
+            order = utc_stamp(self.train_until) < utc_stamp(self.validation_until)
         except (ValueError, TypeError) as error:
             raise ConfigError(
                 f"expected dates in ISO 8601, found {self.train_until!r} and "
@@ -135,3 +162,9 @@ class TrainConfig:
                 f"expected train_until before validation_until, found {self.train_until} and "
                 f"{self.validation_until}"
             )
+
+
+def utc_stamp(date: str) -> pd.Timestamp:
+    """Return a date in ISO 8601 as a stamp in UTC, which one without a zone is in already."""
+    stamp = pd.Timestamp(date)
+    return stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")

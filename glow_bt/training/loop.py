@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,48 +100,26 @@ def fit_flow(
     each epoch and an interrupted fit goes on to the same result.
 
     Raises:
-        TrainingError: if no epoch gave a finite validation NLL.
+        TrainingError: if no epoch took a step and gave a finite validation NLL.
     """
-    optimizer = _adam(flow, config)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=0.5, patience=config.plateau_patience, threshold=_MIN_GAIN
-    )
-    generator = torch.Generator().manual_seed(config.seed)
-    result = FitResult()
-    best: dict[str, Tensor] = {}
-    resumed = checkpoint.load(flow, optimizer, generator) if checkpoint else None
-    if resumed is not None:
-        progress, best = resumed
-        result.epochs = [Epoch(**epoch) for epoch in progress["epochs"]]
-        result.best_epoch = progress["best_epoch"]
-        scheduler.load_state_dict(progress["scheduler"])
-    else:
-        _initialize(flow, train, generator)
-    while len(result.epochs) < config.max_epochs and not _stalled(result, config):
-        rate = optimizer.param_groups[0]["lr"]
-        train_nll, skipped = _run_epoch(flow, train, optimizer, generator, config)
-        epoch = Epoch(len(result.epochs) + 1, train_nll, mean_nll(flow, validation), rate, skipped)
-        scheduler.step(epoch.validation_nll)
-        if epoch.validation_nll < result.best_nll - _MIN_GAIN:
-            best = {name: t.detach().clone() for name, t in flow.state_dict().items()}
-            result.best_epoch = epoch.number
-        result.epochs.append(epoch)
+    fit = _Fit(flow, train, validation, config)
+    saved = checkpoint.load() if checkpoint else None
+    if saved is None or not fit.restore(*saved):
+        fit.start()
+    while not fit.is_over():
+        epoch = fit.run_epoch()
+        if checkpoint is not None:
+            checkpoint.save(*fit.state())
         if report is not None:
             report(epoch)
-        if checkpoint is not None:
-            progress = {
-                "epochs": [asdict(e) for e in result.epochs],
-                "best_epoch": result.best_epoch,
-                "scheduler": scheduler.state_dict(),
-            }
-            checkpoint.save(flow.state_dict(), best, optimizer, generator, progress)
+    result = fit.result
     if not result.best_epoch:
         raise TrainingError(
             "expected a finite validation NLL in some epoch, found none in "
             f"{len(result.epochs)} epochs ({result.skipped_steps} steps skipped); lower the "
             "learning rate and look for extreme values in the bars"
         )
-    flow.load_state_dict(best)
+    flow.load_state_dict(fit.best)
     flow.eval()
     return result
 
@@ -154,6 +133,107 @@ def mean_nll(flow: Flow, block: Block) -> float:
         rows = block.rows(slice(start, start + _EVALUATION_ROWS))
         total -= float(flow.log_prob(rows.x, rows.context).double().sum())
     return total / len(block.x)
+
+
+class _Fit:
+    """A fit under way: everything that an interrupted one has to find again."""
+
+    def __init__(self, flow: Flow, train: Block, validation: Block, config: TrainConfig) -> None:
+        self.flow = flow
+        self.train = train
+        self.validation = validation
+        self.config = config
+        self.optimizer = _adam(flow, config)
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer,
+            factor=0.5,
+            patience=config.plateau_patience,
+            threshold=_MIN_GAIN,
+            threshold_mode="abs",
+        )
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.result = FitResult()
+        self.best: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Let data-dependent layers see a large random batch before the first step."""
+        self.flow.train()
+        order = torch.randperm(len(self.train.x), generator=self.generator)
+        rows = self.train.rows(order[:_EVALUATION_ROWS])
+        self.flow.log_prob(rows.x, rows.context)
+
+    def is_over(self) -> bool:
+        epochs = len(self.result.epochs)
+        stalled = epochs - self.result.best_epoch >= self.config.patience
+        return stalled or epochs >= self.config.max_epochs
+
+    def run_epoch(self) -> Epoch:
+        rate = self.optimizer.param_groups[0]["lr"]
+        train_nll, skipped = self._take_steps()
+        validation_nll = mean_nll(self.flow, self.validation)
+        epoch = Epoch(len(self.result.epochs) + 1, train_nll, validation_nll, rate, skipped)
+        self.scheduler.step(validation_nll)
+        # Without a step (train NLL is NaN) the weights have learnt nothing.
+        usable = math.isfinite(train_nll) and math.isfinite(validation_nll)
+        if usable and validation_nll < self.result.best_nll - _MIN_GAIN:
+            self.best = {name: t.detach().clone() for name, t in self.flow.state_dict().items()}
+            self.result.best_epoch = epoch.number
+        self.result.epochs.append(epoch)
+        return epoch
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what `restore` needs, as tensors and JSON values."""
+        optimizer = self.optimizer.state_dict()
+        tensors = {f"weights.{name}": t for name, t in self.flow.state_dict().items()}
+        tensors |= {f"best.{name}": t for name, t in self.best.items()}
+        for index, moments in optimizer["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
+        tensors["generator"] = self.generator.get_state()
+        return tensors, {
+            "epochs": [asdict(epoch) for epoch in self.result.epochs],
+            "best_epoch": self.result.best_epoch,
+            "scheduler": self.scheduler.state_dict(),
+            "groups": optimizer["param_groups"],
+        }
+
+    def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> bool:
+        """Go on from a saved state; False, and no change, if it is that of another flow."""
+        weights = _under("weights.", tensors)
+        if _shapes(weights) != _shapes(self.flow.state_dict()):
+            return False
+        self.flow.load_state_dict(weights)
+        self.best = _under("best.", tensors)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer.", tensors).items():
+            index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+        self.optimizer.load_state_dict({"state": moments, "param_groups": progress["groups"]})
+        self.scheduler.load_state_dict(progress["scheduler"])
+        self.generator.set_state(tensors["generator"])
+        self.result = FitResult(
+            [Epoch(**epoch) for epoch in progress["epochs"]], progress["best_epoch"]
+        )
+        return True
+
+    def _take_steps(self) -> tuple[float, int]:
+        """Go through the training block once; return its mean NLL and the steps skipped."""
+        self.flow.train()
+        total, seen, skipped = 0.0, 0, 0
+        order = torch.randperm(len(self.train.x), generator=self.generator)
+        for index in torch.split(order, self.config.batch_size):
+            rows = self.train.rows(index)
+            self.optimizer.zero_grad()
+            loss = -self.flow.log_prob(rows.x, rows.context).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                skipped += 1
+                continue
+            self.optimizer.step()
+            total += float(loss.detach()) * len(index)
+            seen += len(index)
+        return (total / seen if seen else math.nan), skipped
 
 
 def _adam(flow: Flow, config: TrainConfig) -> torch.optim.Adam:
@@ -173,39 +253,13 @@ def _adam(flow: Flow, config: TrainConfig) -> torch.optim.Adam:
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
 
 
-@torch.no_grad()
-def _initialize(flow: Flow, train: Block, generator: torch.Generator) -> None:
-    """Let data-dependent layers see a large random batch before the first step."""
-    flow.train()
-    order = torch.randperm(len(train.x), generator=generator)[:_EVALUATION_ROWS]
-    rows = train.rows(order)
-    flow.log_prob(rows.x, rows.context)
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
-def _run_epoch(
-    flow: Flow,
-    train: Block,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: TrainConfig,
-) -> tuple[float, int]:
-    flow.train()
-    total, seen, skipped = 0.0, 0, 0
-    order = torch.randperm(len(train.x), generator=generator)
-    for index in torch.split(order, config.batch_size):
-        rows = train.rows(index)
-        optimizer.zero_grad()
-        loss = -flow.log_prob(rows.x, rows.context).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(flow.parameters(), config.clip_norm)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            skipped += 1
-            continue
-        optimizer.step()
-        total += float(loss.detach()) * len(index)
-        seen += len(index)
-    return (total / seen if seen else math.nan), skipped
-
-
-def _stalled(result: FitResult, config: TrainConfig) -> bool:
-    return len(result.epochs) - result.best_epoch >= config.patience
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -1,0 +1,232 @@
+"""An artifact as a folder on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+
+from glow_bt.artifact.manifest import (
+    SCHEMA_VERSION,
+    check_finite,
+    from_parts,
+    manifest_of,
+    tensors_of,
+)
+from glow_bt.artifact.model import Artifact
+from glow_bt.errors import ArtifactError, GlowError
+
+__all__ = ["load_artifact", "save_artifact"]
+
+_TENSORS = "model.safetensors"
+_MANIFEST = "manifest.json"
+_PROBE_SCORES = "probe.scores"
+# What a probe state may read differently on another machine, in float64.
+_PROBE_TOLERANCE = 1e-6
+# Levels at which the next return's quantiles are compared, one for each tail.
+_PROBE_LEVELS = (0.01, 0.99)
+# What reading a folder of any content can end in.
+_DAMAGE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    OSError,
+    SafetensorError,
+)
+_REPAIR = "copy the folder again or train again"
+
+Floats = npt.NDArray[np.float64]
+
+
+def save_artifact(
+    artifact: Artifact, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write an artifact as a folder, whole or not at all.
+
+    Args:
+        artifact: the model.
+        path: the folder; those on the way to it are made.
+        overwrite: whether a model folder of that name is replaced; nothing else ever is.
+
+    Raises:
+        ArtifactError: if the path exists and may not be replaced, the folder cannot be written,
+            or the artifact holds numbers that are not finite.
+    """
+    folder = Path(path)
+    _check_free(folder, overwrite=overwrite)
+    tensors = tensors_of(artifact)
+    check_finite(tensors)
+    tensors[_PROBE_SCORES] = torch.from_numpy(_probe_scores(artifact))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(tensors, temporary / _TENSORS)
+        digest = _sha256((temporary / _TENSORS).read_bytes())
+        manifest = manifest_of(artifact) | {"model_sha256": digest}
+        (temporary / _MANIFEST).write_bytes(_sealed(manifest))
+        _move_into_place(temporary, folder)
+    except OSError as error:
+        raise ArtifactError(
+            f"expected to write a model folder {folder}, found that it cannot be: {error}; "
+            "choose another place"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact and prove that it works, in float64.
+
+    Raises:
+        ArtifactError: if the folder is missing, of another schema, damaged, or does not read
+            its probe states as the trainer did; the message says what to do.
+    """
+    folder = Path(path)
+    manifest = _read_manifest(folder)
+    try:
+        data = (folder / _TENSORS).read_bytes()
+        if _sha256(data) != manifest["model_sha256"]:
+            raise ArtifactError(
+                f"expected the {_TENSORS} that the manifest of {folder} has the hash of, found "
+                f"another or a damaged one; {_REPAIR}"
+            )
+        tensors = load(data)
+        artifact = from_parts(manifest, tensors)
+        _prove(artifact, tensors[_PROBE_SCORES].numpy(), folder)
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ArtifactError(
+            f"expected a complete model in {folder}, found a damaged one ({reason}); {_REPAIR}"
+        ) from error
+    return artifact
+
+
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise ArtifactError(
+            f"expected a new folder, found {folder} there already; "
+            "choose another or ask to overwrite it"
+        )
+    if not (folder / _MANIFEST).is_file():
+        raise ArtifactError(
+            f"expected a model folder to overwrite, found no {_MANIFEST} in {folder}; "
+            "choose another place, or remove it yourself"
+        )
+
+
+def _move_into_place(written: Path, folder: Path) -> None:
+    """Rename a complete folder to its name; one that it replaces is removed last."""
+    if not folder.exists():
+        written.rename(folder)
+        return
+    replaced = written.with_suffix(".old")
+    shutil.rmtree(replaced, ignore_errors=True)
+    folder.rename(replaced)
+    try:
+        written.rename(folder)
+    except OSError:
+        replaced.rename(folder)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a manifest that is as it was written, of the schema that this version reads."""
+    file = folder / _MANIFEST
+    if not file.is_file():
+        raise ArtifactError(
+            f"expected a model folder with {_MANIFEST} and {_TENSORS}, found none at {folder}; "
+            "give the folder that 'glow-bt train' wrote"
+        )
+    try:
+        written = file.read_bytes()
+        manifest = json.loads(written, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError, OSError) as error:
+        raise ArtifactError(
+            f"expected JSON in {file}, found a damaged file ({error}); {_REPAIR}"
+        ) from error
+    if not isinstance(manifest, dict):
+        raise ArtifactError(
+            f"expected a JSON object in {file}, found a {type(manifest).__name__}; {_REPAIR}"
+        )
+    found = manifest.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"expected schema version {SCHEMA_VERSION}, found {found!r} in {folder}; "
+            "train the model again with this version of glow_bt"
+        )
+    digest = str(manifest.pop("manifest_sha256", None))
+    if _sha256(written.replace(digest.encode(), b"", 1)) != digest:
+        raise ArtifactError(
+            f"expected {file} as the trainer wrote it, found a damaged or edited one; {_REPAIR}"
+        )
+    return manifest
+
+
+def _sealed(manifest: dict[str, Any]) -> bytes:
+    """Return JSON that holds the hash of itself, taken while the place of the hash is empty."""
+    empty = b'"manifest_sha256": ""'
+    text = json.dumps(manifest | {"manifest_sha256": ""}, indent=2, allow_nan=False) + "\n"
+    blank = text.encode()
+    return blank.replace(empty, empty[:-1] + _sha256(blank).encode() + b'"')
+
+
+def _probe_scores(artifact: Artifact) -> Floats:
+    """Return (P, 5): log-density, direction, regime and two quantiles of each probe state."""
+    reading = artifact.read(artifact.probe)
+    flow = artifact.return_flow
+    quantiles = [
+        float(flow.location) + reading.spread * flow.standard_quantile(level)
+        for level in _PROBE_LEVELS
+    ]
+    return np.column_stack([reading.log_prob, reading.direction, reading.regime, *quantiles])
+
+
+@torch.no_grad()
+def _prove(artifact: Artifact, expected_scores: Floats, folder: Path) -> None:
+    """Check that probe states read as they did for the trainer, and that they invert."""
+    try:
+        scores = _probe_scores(artifact)
+        probe = torch.from_numpy(artifact.probe)
+        back = artifact.state_flow.inverse(artifact.state_flow(probe)[0])[0].numpy()
+    except GlowError as error:
+        raise ArtifactError(
+            f"expected the model in {folder} to read its probe states, found that it fails: "
+            f"{error}; train again"
+        ) from error
+    for what, found, expected in (
+        ("scores", scores, expected_scores),
+        ("round trip", back, artifact.probe),
+    ):
+        if found.shape != expected.shape:
+            raise ValueError(f"{what} of shape {expected.shape} for {found.shape} probe states")
+        gap = float((np.abs(found - expected) / (1.0 + np.abs(expected))).max())
+        if not gap <= _PROBE_TOLERANCE:
+            raise ArtifactError(
+                f"expected the {what} of the probe states of {folder} to agree to "
+                f"{_PROBE_TOLERANCE:g}, found a difference of {gap:.3g}; train again"
+            )
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,177 @@
+"""An artifact as named tensors and JSON values, and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from glow_bt.artifact.model import Artifact, TrainingRecord
+from glow_bt.direction import DirectionReadout
+from glow_bt.errors import ArtifactError
+from glow_bt.features import FeatureSpec, Scaler
+from glow_bt.flows import Flow, Glow, UnivariateFlow
+from glow_bt.likelihood import LikelihoodFilter
+from glow_bt.regimes import Regimes
+
+__all__ = ["SCHEMA_VERSION", "check_finite", "from_parts", "manifest_of", "tensors_of"]
+
+SCHEMA_VERSION = 1
+
+Floats = npt.NDArray[np.float64]
+_Flow = TypeVar("_Flow", bound=Flow)
+
+
+def tensors_of(artifact: Artifact) -> dict[str, Tensor]:
+    """Return every array of an artifact under its name."""
+    arrays: dict[str, Floats] = {
+        "likelihood.quantiles": artifact.likelihood.quantiles,
+        "direction.coefficients": artifact.direction.coefficients,
+        "direction.covariance": artifact.direction.covariance,
+        "direction.centre": artifact.direction.centre,
+        "regimes.weights": artifact.regimes.weights,
+        "regimes.means": artifact.regimes.means,
+        "regimes.scales": artifact.regimes.scales,
+        "probe.states": artifact.probe,
+    }
+    tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+    for prefix in ("state_flow", "return_flow"):
+        for name, tensor in getattr(artifact, prefix).state_dict().items():
+            tensors[f"{prefix}.{name}"] = tensor.contiguous()
+    return tensors
+
+
+def manifest_of(artifact: Artifact) -> dict[str, Any]:
+    """Return everything else as JSON values; measurements that are not finite become null."""
+    likelihood, direction = artifact.likelihood, artifact.direction
+    record = asdict(artifact.training)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "spec": artifact.spec.to_dict(),
+        "scaler": artifact.scaler.to_dict(),
+        "state_flow": artifact.state_flow.config,
+        "return_flow": artifact.return_flow.config,
+        "tail_index": _tail_indices(artifact),
+        "likelihood": {
+            "false_alarm_rate": likelihood.false_alarm_rate,
+            "low": likelihood.low,
+            "high": likelihood.high,
+            "how": "two-sided quantiles of the log-likelihood of validation states",
+        },
+        "direction": {
+            "intercept": direction.intercept,
+            "intercept_variance": direction.intercept_variance,
+            "slope_belief": direction.slope_belief,
+            "drift_belief": direction.drift_belief,
+            "horizon": direction.horizon,
+        },
+        "training": record
+        | {
+            "trained_from": artifact.training.trained_from.isoformat(),
+            "trained_until": artifact.training.trained_until.isoformat(),
+            "metrics": _without_nan(record["metrics"]),
+            "history": _without_nan(record["history"]),
+        },
+    }
+
+
+def from_parts(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact:
+    """Rebuild an artifact, with flows in float64.
+
+    Raises:
+        ArtifactError: if the parts do not belong together.
+        LookupError, TypeError, ValueError, RuntimeError: if a part is missing or malformed.
+    """
+    check_finite(tensors)
+
+    def array(name: str) -> Floats:
+        return tensors[name].numpy().astype(np.float64, copy=False)
+
+    likelihood, direction = manifest["likelihood"], manifest["direction"]
+    return Artifact(
+        spec=FeatureSpec.from_dict(manifest["spec"]),
+        scaler=Scaler.from_dict(manifest["scaler"]),
+        state_flow=_restored(Glow, manifest["state_flow"], "state_flow.", tensors),
+        return_flow=_restored(UnivariateFlow, manifest["return_flow"], "return_flow.", tensors),
+        likelihood=LikelihoodFilter(array("likelihood.quantiles"), likelihood["false_alarm_rate"]),
+        direction=DirectionReadout(
+            coefficients=array("direction.coefficients"),
+            covariance=array("direction.covariance"),
+            centre=array("direction.centre"),
+            **direction,
+        ),
+        regimes=Regimes(array("regimes.weights"), array("regimes.means"), array("regimes.scales")),
+        probe=array("probe.states"),
+        training=_record(manifest["training"]),
+    )
+
+
+def check_finite(tensors: dict[str, Tensor]) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ArtifactError: naming the first tensor that holds any.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ArtifactError(f"expected finite numbers, found others in {name}; train again")
+
+
+def _restored(
+    kind: type[_Flow], config: dict[str, Any], prefix: str, tensors: dict[str, Tensor]
+) -> _Flow:
+    # Building a flow draws its starting weights, which must not move the caller's stream.
+    with torch.random.fork_rng(devices=[]):
+        flow = kind(**config).double()
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    flow.load_state_dict(weights)
+    return flow.eval().requires_grad_(False)
+
+
+def _record(values: dict[str, Any]) -> TrainingRecord:
+    return TrainingRecord(
+        **values
+        | {
+            "trained_from": pd.Timestamp(values["trained_from"]),
+            "trained_until": pd.Timestamp(values["trained_until"]),
+            "metrics": _with_nan(values["metrics"]),
+            "history": _with_nan(values["history"]),
+        }
+    )
+
+
+def _tail_indices(artifact: Artifact) -> dict[str, Any]:
+    indices: dict[str, Any] = {}
+    if artifact.state_flow.tails is not None:
+        left, right = artifact.state_flow.tails.index.tolist()
+        indices["state"] = {
+            name: [a, b] for name, a, b in zip(artifact.spec.names, left, right, strict=True)
+        }
+    indices["return"] = [side[0] for side in artifact.return_flow.tails.index.tolist()]
+    return indices
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value

@@ -1,0 +1,159 @@
+"""What an artifact holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from glow_bt.direction import DirectionReadout
+from glow_bt.errors import ArtifactError
+from glow_bt.features import FeatureSpec, Scaler
+from glow_bt.flows import Glow, UnivariateFlow
+from glow_bt.likelihood import LikelihoodFilter
+from glow_bt.regimes import Regimes
+
+__all__ = ["Artifact", "Reading", "TrainingRecord"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """Where a model comes from.
+
+    Attributes:
+        trained_from: stamp (bar open, UTC) of the first bar used.
+        trained_until: stamp of the last bar used in any way, validation included.
+        n_bars: bars in that interval, those lost to the purge included.
+        bar_seconds: interval of the bars.
+        data_sha256: hash of the bars in that interval (`glow_bt.ohlcv.bars_sha256`).
+        seed: seed of every random choice.
+        config: the trainer's settings.
+        metrics: what was measured, in nats unless named otherwise.
+        history: per flow, lists of train and validation NLL by epoch.
+        versions: of the libraries involved.
+
+    Raises:
+        ArtifactError: if the interval has no time zone or no length.
+    """
+
+    trained_from: pd.Timestamp
+    trained_until: pd.Timestamp
+    n_bars: int
+    bar_seconds: float
+    data_sha256: str
+    seed: int
+    config: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    history: Mapping[str, Mapping[str, list[float]]]
+    versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        aware = self.trained_from.tzinfo is not None and self.trained_until.tzinfo is not None
+        if not (aware and self.trained_from < self.trained_until):
+            raise ArtifactError(
+                "expected a training interval in UTC, found it from "
+                f"{self.trained_from} until {self.trained_until}; train again"
+            )
+
+
+class Reading(NamedTuple):
+    """What a model says of N scaled states.
+
+    Attributes:
+        latents: (N, D).
+        log_prob: (N,) log-density of the scaled state, nats.
+        direction: (N,) in [-1, 1].
+        regime: (N,) number of the regime.
+        spread: (N,) factor on the standard quantile of the next return, both in units of
+            current volatility: quantile = location + spread * standard quantile.
+    """
+
+    latents: Floats
+    log_prob: Floats
+    direction: Floats
+    regime: npt.NDArray[np.int64]
+    spread: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """Everything the runtime needs, and where it comes from.
+
+    Attributes:
+        spec: which features make a market state, in which order.
+        scaler: centre and scale of each feature, from the training block.
+        state_flow: density of scaled market states.
+        return_flow: density of the next bar's log return over current volatility, given the
+            scaled state.
+        likelihood: filter thresholds and confidence ranks.
+        direction: readout of latents.
+        regimes: regimes of latents.
+        probe: (P, D) scaled states that a loaded model is proven on.
+        training: where the model comes from.
+
+    Raises:
+        ArtifactError: if the parts are not for the same features.
+    """
+
+    spec: FeatureSpec
+    scaler: Scaler
+    state_flow: Glow
+    return_flow: UnivariateFlow
+    likelihood: LikelihoodFilter
+    direction: DirectionReadout
+    regimes: Regimes
+    probe: Floats
+    training: TrainingRecord
+
+    def __post_init__(self) -> None:
+        width = len(self.spec.names)
+        if self.scaler.names != self.spec.names:
+            raise ArtifactError(
+                f"expected a scaler of the features {list(self.spec.names)}, found one of "
+                f"{list(self.scaler.names)}; train again"
+            )
+        widths = {
+            "state_flow": self.state_flow.num_features,
+            "return_flow": self.return_flow.context_features,
+            "direction": len(self.direction.coefficients),
+            "regimes": self.regimes.means.shape[1],
+            "probe": self.probe.shape[1],
+        }
+        wrong = {name: found for name, found in widths.items() if found != width}
+        if wrong:
+            raise ArtifactError(
+                f"expected every part to be for the {width} features of the spec, found {wrong}; "
+                "train again"
+            )
+
+    def read(self, states: Floats) -> Reading:
+        """Read scaled states (N, D).
+
+        Raises:
+            FlowError: on a wrong width or a state that is not finite.
+        """
+        rows = torch.from_numpy(states)
+        self.state_flow.check_rows(rows, None)
+        with torch.no_grad():
+            z, log_det = self.state_flow(rows)
+            log_prob = self.state_flow.prior.log_prob(z) + log_det
+            spread = self.return_flow.scale(rows)
+        latents = z.numpy()
+        return Reading(
+            latents=latents,
+            log_prob=log_prob.numpy(),
+            direction=self.direction(latents),
+            regime=self.regimes.assign(latents),
+            spread=spread.numpy(),
+        )
+
+    def regime_of(self, latents: Floats) -> npt.NDArray[np.int64]:
+        """Return the regime of each row of latents (N, D), shape (N,)."""
+        return self.regimes.assign(latents)
