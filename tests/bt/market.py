@@ -67,7 +67,7 @@ def score_windows(windows, hour):
         [
             -0.5 * last**2 - np.log(volatility) + inside_bar + hour / 24,
             np.exp(-0.25 * last**2),
-            np.abs(last) < 1.8,
+            np.abs(last) < 1.5,
             np.tanh(returns.sum(axis=1) / volatility),
             volatility > 0.01,
             -1.6 * volatility,

@@ -1,0 +1,146 @@
+import backtrader as bt
+import numpy as np
+import pandas as pd
+import pytest
+
+from glow_bt.bt import BybitPerpetual, GlowRecorder, VaRBacktest
+from glow_bt.errors import ConfigError
+from glow_bt.risk import christoffersen_test, kupiec_test
+from glow_bt.scoring import SCORE_COLUMNS
+from tests.bt.market import (
+    WINDOW,
+    LineProbe,
+    WindowScorer,
+    cerebro_over,
+    random_bars,
+    run_strategy,
+    scores_of,
+)
+
+BARS = random_bars(200)
+COLUMNS = ["close", "exposure", "equity", *SCORE_COLUMNS]
+
+
+class HalfLong(LineProbe):
+    def next(self):
+        super().next()
+        if len(self) == 20:
+            self.buy(size=50.0)
+
+
+class Bare(bt.Strategy):
+    pass
+
+
+def analysed(analyzer, strategy=HalfLong, bars=BARS, replay=False, **params):
+    cerebro = cerebro_over([] if replay else bars)
+    if replay:
+        feed = cerebro_over(bars).datas[0]
+        cerebro.replaydata(feed, timeframe=bt.TimeFrame.Minutes, compression=240, boundoff=60)
+    cerebro.broker.setcash(10_000.0)
+    cerebro.broker.addcommissioninfo(BybitPerpetual())
+    cerebro.addanalyzer(analyzer, _name="it")
+    if issubclass(strategy, LineProbe):
+        params.setdefault("model", WindowScorer())
+    return run_strategy(cerebro, strategy, **params).analyzers.it
+
+
+def test_states_are_one_row_a_bar_from_the_first_next():
+    frame = analysed(GlowRecorder).frame()
+    assert list(frame.columns) == COLUMNS
+    assert frame.index.equals(BARS.index[WINDOW - 1 :])
+    assert frame.index.name == "timestamp"
+    assert (frame["close"] == BARS["close"].iloc[WINDOW - 1 :]).all()
+    np.testing.assert_array_equal(frame[list(SCORE_COLUMNS)], scores_of(BARS)[WINDOW - 1 :])
+
+
+def test_exposure_is_position_value_over_equity_at_the_close():
+    frame = analysed(GlowRecorder).frame()
+    paid = BARS["open"].iloc[20] * 50.0
+    equity = 10_000.0 + 50.0 * BARS["close"].iloc[20:] - paid * (1 + 0.00055)
+    assert (frame["exposure"].iloc[: 20 - WINDOW + 1] == 0.0).all()
+    held = frame.loc[equity.index]
+    np.testing.assert_allclose(held["equity"], equity, rtol=1e-13)
+    np.testing.assert_allclose(held["exposure"], 50.0 * held["close"] / equity, rtol=1e-13)
+
+
+def test_a_strategy_without_a_model_has_no_scores():
+    frame = analysed(GlowRecorder, Bare).frame()
+    assert len(frame) == len(BARS)
+    assert frame[list(SCORE_COLUMNS)].isna().all(axis=None)
+    assert (frame["equity"] == 10_000.0).all()
+
+
+def test_no_bars_after_the_warm_up_is_an_empty_frame():
+    frame = analysed(GlowRecorder, bars=BARS[: WINDOW - 1]).frame()
+    assert list(frame.columns) == COLUMNS
+    assert len(frame) == 0
+    assert frame.index.name == "timestamp"
+
+
+def test_analysis_is_the_frame_by_column():
+    recorder = analysed(GlowRecorder)
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(recorder.get_analysis()).set_index("timestamp"), recorder.frame()
+    )
+
+
+def test_a_forming_bar_is_recorded_once():
+    whole = BARS.resample("4h").agg(
+        {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    )
+    frame = analysed(GlowRecorder, replay=True).frame()
+    np.testing.assert_array_equal(frame["close"], whole["close"].iloc[WINDOW - 1 :])
+    stamped = whole.set_axis(whole.index + pd.Timedelta(hours=3))
+    np.testing.assert_allclose(
+        frame[list(SCORE_COLUMNS)], scores_of(stamped)[WINDOW - 1 :], rtol=0, atol=1e-9
+    )
+
+
+def test_violations_are_next_returns_below_the_var():
+    analysis = analysed(VaRBacktest).get_analysis()
+    var = scores_of(BARS)[:, 5]
+    log_close = np.log(BARS["close"].to_numpy())
+    hits = np.array(
+        [log_close[t + 1] - log_close[t] < var[t] for t in range(WINDOW - 1, len(BARS) - 1)]
+    )
+    assert 5 < hits.sum() < 50
+    assert analysis == {
+        "level": 0.05,
+        "bars": len(hits),
+        "violations": hits.sum(),
+        "expected": 0.05 * len(hits),
+        "rate": hits.mean(),
+        "kupiec_pvalue": kupiec_test(hits, 0.05).pvalue,
+        "christoffersen_pvalue": christoffersen_test(hits, 0.05).pvalue,
+    }
+
+
+def test_violations_carry_the_stamp_of_their_forecast():
+    violations = analysed(VaRBacktest).violations()
+    assert violations.index.equals(BARS.index[WINDOW - 1 : -1])
+
+
+def test_bars_without_a_forecast_are_left_out():
+    class Patchy(WindowScorer):
+        def score_arrays(self, stamps_ns, bars):
+            scores = super().score_arrays(stamps_ns, bars)
+            scores[stamps_ns // 3_600_000_000_000 % 2 == 0, 5] = np.nan
+            return scores
+
+    whole = analysed(VaRBacktest).violations()
+    violations = analysed(VaRBacktest, model=Patchy()).violations()
+    pd.testing.assert_series_equal(violations, whole[whole.index.hour % 2 == 1])
+
+
+@pytest.mark.parametrize("num_bars", [WINDOW - 1, WINDOW, WINDOW + 1])
+def test_nothing_to_test_has_no_pvalue(num_bars):
+    analysis = analysed(VaRBacktest, bars=BARS[:num_bars]).get_analysis()
+    assert analysis["bars"] == max(num_bars - WINDOW, 0)
+    assert np.isnan(analysis["kupiec_pvalue"])
+    assert np.isnan(analysis["christoffersen_pvalue"])
+
+
+def test_a_var_backtest_needs_a_model():
+    with pytest.raises(ConfigError, match="expected a GlowIndicator on the strategy's first"):
+        analysed(VaRBacktest, Bare)
