@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from array import array
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import backtrader as bt
 import numpy as np
+import numpy.typing as npt
 
 from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.errors import ConfigError
 from glow_bt.policy import usable_exposure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["BuyAndHold", "RealisedVolatility", "VolatilityTarget"]
 
@@ -96,8 +101,26 @@ class RealisedVolatility(bt.Indicator):
             )
         self.addminperiod(self.p.lookback + 1)
 
+    def oncestart(self, start: int, end: int) -> None:
+        """Leave the first full bar to `once`."""
+
+    def once(self, start: int, end: int) -> None:
+        """Compute the whole history."""
+        end = min(end, self.data.buflen())
+        if end > self.p.lookback:
+            values = self._volatility(self.data.close.array[:end])
+            self.lines.volatility.array[self.p.lookback : end] = array("d", values.tolist())
+
     def next(self) -> None:
         """Compute the current bar's value."""
-        closes = np.array(self.data.close.get(size=self.p.lookback + 1))
-        returns = np.diff(np.log(closes))
-        self.lines.volatility[0] = math.sqrt(self.p.periods_per_year * np.mean(returns**2))
+        closes = self.data.close.get(size=self.p.lookback + 1)
+        self.lines.volatility[0] = self._volatility(closes)[0]
+
+    def _volatility(self, closes: Sequence[float]) -> npt.NDArray[np.float64]:
+        """Return the volatility at each close after the first `lookback`."""
+        squares = np.diff(np.log(closes)) ** 2
+        windows = np.lib.stride_tricks.sliding_window_view(squares, self.p.lookback)
+        volatility: npt.NDArray[np.float64] = np.sqrt(
+            self.p.periods_per_year * windows.mean(axis=1)
+        )
+        return volatility

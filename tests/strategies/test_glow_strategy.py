@@ -1,0 +1,176 @@
+import backtrader as bt
+import numpy as np
+import pandas as pd
+import pytest
+
+from glow_bt.bt import BybitPerpetual, GlowRecorder, VaRBacktest
+from glow_bt.bt.ledger import AccountLedger
+from glow_bt.errors import ConfigError, GlowError
+from strategies.glow_strategy import GlowStrategy
+from tests.bt.market import WINDOW, WindowScorer, cerebro_over, random_bars, scores_of
+
+BARS = random_bars(250, seed=3)
+CASH = 10_000.0
+TAKER = 0.00055
+
+
+def cerebro_with_books(bars=BARS, **kwargs):
+    cerebro = cerebro_over(bars, **kwargs)
+    cerebro.broker.setcash(CASH)
+    cerebro.broker.set_int2pnl(False)
+    cerebro.broker.addcommissioninfo(BybitPerpetual(leverage=2.0))
+    cerebro.addanalyzer(GlowRecorder, _name="recorder")
+    cerebro.addanalyzer(VaRBacktest, _name="var")
+    cerebro.addanalyzer(AccountLedger, _name="ledger")
+    return cerebro
+
+
+def run_glow(bars=BARS, *, model=None, mode=None, **params):
+    cerebro = cerebro_with_books(bars, **(mode or {}))
+    cerebro.addstrategy(GlowStrategy, model=model or WindowScorer(), **params)
+    return cerebro.run()[0]
+
+
+def states_of(strategy):
+    return strategy.analyzers.recorder.frame()
+
+
+def simulate(bars, scores, *, risk_budget, cap, band, long_only):
+    """The strategy without Backtrader: equity and exposure at each close, and the orders."""
+    cash, size, order = CASH, 0.0, 0.0
+    equities, exposures, orders = [], [], []
+    for (open_, close), score in zip(bars[["open", "close"]].to_numpy(), scores, strict=True):
+        cash -= order * open_ + abs(order) * open_ * TAKER
+        size += order
+        equity = cash + size * close
+        exposure = size * close / equity
+        target = 0.0
+        if np.isfinite(score).all() and score[2]:
+            limit = min(risk_budget / -score[5], cap)
+            target = float(np.clip(score[3] * score[1] * limit, -0.99 * cap, 0.99 * cap))
+            target = max(target, 0.0) if long_only else target
+        moves = target == 0.0 or abs(exposure) > cap or abs(target - exposure) >= band
+        order = target * equity / close - size if moves else 0.0
+        equities.append(equity)
+        exposures.append(exposure)
+        orders.append(order)
+    return np.array(equities), np.array(exposures), np.array(orders)
+
+
+@pytest.mark.parametrize("long_only", [False, True])
+@pytest.mark.parametrize("cap", [1.0, 1.6])
+@pytest.mark.parametrize("dead_band", [0.0, 0.15])
+def test_it_does_what_an_independent_simulation_does(long_only, cap, dead_band):
+    strategy = run_glow(leverage_cap=cap, dead_band=dead_band, long_only=long_only)
+    equity, exposure, orders = simulate(
+        BARS, scores_of(BARS), risk_budget=0.02, cap=cap, band=dead_band, long_only=long_only
+    )
+    assert strategy.rejected == []
+    states = states_of(strategy)
+    np.testing.assert_allclose(states["equity"], equity[WINDOW - 1 :], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(states["exposure"], exposure[WINDOW - 1 :], rtol=0, atol=1e-9)
+    fills = strategy.analyzers.ledger.fills()["size"].reindex(BARS.index, fill_value=0.0)
+    np.testing.assert_allclose(fills.iloc[1:], orders[:-1], rtol=0, atol=1e-9)
+    assert np.abs(exposure).max() > 0.6
+    assert (exposure.min() < -0.3) != long_only
+
+
+def test_it_is_flat_in_the_warm_up_and_after_every_bar_outside_the_filter():
+    states = states_of(run_glow())
+    outside = states.index[:-1][states["in_distribution"].iloc[:-1] == 0.0]
+    after = states.index[states.index.get_indexer(outside) + 1]
+    assert len(outside) > 20
+    assert (states.loc[after, "exposure"] == 0.0).all()
+    assert states["exposure"].iloc[0] == 0.0
+
+
+def test_nan_is_flat():
+    class Patchy(WindowScorer):
+        def score_arrays(self, stamps_ns, bars):
+            scores = super().score_arrays(stamps_ns, bars)
+            scores[stamps_ns // 3_600_000_000_000 % 5 == 0, 3] = np.nan
+            return scores
+
+    states = states_of(run_glow(model=Patchy()))
+    gaps = np.flatnonzero(states["direction"].isna())[:-1]
+    assert len(gaps) > 40
+    assert (states["exposure"].iloc[gaps + 1] == 0.0).all()
+    assert (states["exposure"] != 0.0).sum() > 50
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [{"runonce": False}, {"preload": False}, {"exactbars": 1}, {"exactbars": -1}],
+    ids=str,
+)
+def test_every_mode_trades_alike(mode):
+    expected, found = states_of(run_glow()), states_of(run_glow(mode=mode))
+    pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-9)
+
+
+def test_two_feeds_get_half_of_the_capital_each():
+    bars = [random_bars(120, seed=s) for s in (4, 5)]
+    strategy = run_glow(bars, dead_band=0.0, risk_budget=0.004)
+    fills = strategy.analyzers.ledger.fills()
+    first = fills[fills["created"] == bars[0].index[WINDOW - 1]]
+    expected = []
+    for frame in bars:
+        score = scores_of(frame)[WINDOW - 1]
+        exposure = score[2] * score[3] * score[1] * min(0.004 / -score[5], 1.0)
+        expected.append(0.5 * CASH * exposure / frame["close"].iloc[WINDOW - 1])
+    assert all(expected)
+    assert first["size"].tolist() == pytest.approx(expected)
+    assert strategy.glow[0].scorer is strategy.glow[1].scorer
+
+
+def test_before_start_it_only_watches():
+    start = BARS.index[100]
+    strategy = run_glow(start=start)
+    assert strategy.analyzers.ledger.fills()["created"].min() >= start
+    assert len(states_of(strategy)) == len(BARS) - WINDOW + 1
+
+
+@pytest.mark.parametrize("maxcpus", [1, 2])
+def test_parameters_can_be_optimised(maxcpus):
+    cerebro = cerebro_with_books(maxcpus=maxcpus)
+    cerebro.optstrategy(GlowStrategy, model=WindowScorer(), risk_budget=[0.005, 0.02])
+    budgets = {}
+    for [run] in cerebro.run():
+        exposure = run.analyzers.recorder.frame()["exposure"]
+        budgets[run.params.risk_budget] = exposure.abs().mean()
+        assert run.analyzers.var.get_analysis()["bars"] == len(BARS) - WINDOW
+        assert run.analyzers.ledger.get_analysis()["fills"] > 10
+    assert budgets[0.005] < 0.5 * budgets[0.02]
+
+
+def test_plots_and_observers_do_not_disturb_it():
+    cerebro = bt.Cerebro()
+    cerebro.adddata(cerebro_over(BARS).datas[0])
+    cerebro.addstrategy(GlowStrategy, model=WindowScorer())
+    cerebro.addanalyzer(bt.analyzers.TradeAnalyzer, _name="trades")
+    cerebro.addanalyzer(bt.analyzers.TimeReturn, _name="returns")
+    cerebro.broker.addcommissioninfo(BybitPerpetual())
+    strategy = cerebro.run()[0]
+    assert strategy.analyzers.trades.get_analysis()["total"]["closed"] > 5
+    assert len(strategy.analyzers.returns.get_analysis()) > 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"model": "no/such/folder"}, "no/such/folder"),
+        ({"risk_budgt": 0.1}, "did you mean 'risk_budget'"),
+        ({"risk_budget": -0.1}, "risk_budget above 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(setting, message):
+    with pytest.raises(GlowError, match=message) as raised:
+        run_glow(**setting)
+    assert "expected" in str(raised.value)
+
+
+def test_a_model_is_needed():
+    cerebro = cerebro_over(BARS)
+    cerebro.addstrategy(GlowStrategy)
+    with pytest.raises(ConfigError, match="expected model="):
+        cerebro.run()
