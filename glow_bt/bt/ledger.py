@@ -11,9 +11,32 @@ from glow_bt.bt.stamps import to_index
 
 __all__ = ["AccountLedger"]
 
-_FILL = ("data", "ref", "created", "size", "price", "commission", "slippage")
-_REFUSAL = ("data", "ref", "size", "price", "reason")
-_TRADE = ("data", "opened", "long", "bars", "price", "pnl", "commission")
+_STAMP = "stamp"
+_FILL = {
+    "data": "str",
+    "ref": "int64",
+    "created": _STAMP,
+    "size": "float64",
+    "price": "float64",
+    "commission": "float64",
+    "slippage": "float64",
+}
+_REFUSAL = {
+    "data": "str",
+    "ref": "int64",
+    "size": "float64",
+    "price": "float64",
+    "reason": "str",
+}
+_TRADE = {
+    "data": "str",
+    "opened": _STAMP,
+    "long": "bool",
+    "bars": "int64",
+    "price": "float64",
+    "pnl": "float64",
+    "commission": "float64",
+}
 
 
 class AccountLedger(bt.Analyzer):
@@ -70,7 +93,7 @@ class AccountLedger(bt.Analyzer):
 
         ``created`` is the stamp of the bar at whose close the order was placed.
         """
-        return _frame(self._fills, _FILL, stamps=("created",))
+        return _frame(self._fills, _FILL)
 
     def refusals(self) -> pd.DataFrame:
         """Return one row an order that ended as Margin or Rejected: index bar it was placed."""
@@ -78,7 +101,7 @@ class AccountLedger(bt.Analyzer):
 
     def trades(self) -> pd.DataFrame:
         """Return one row a closed trade: index bar it closed in; pnl is before commission."""
-        return _frame(self._trades, _TRADE, stamps=("opened",))
+        return _frame(self._trades, _TRADE)
 
     def costs(self) -> dict[str, float]:
         """Return what was paid, in the account's currency; a negative number was received.
@@ -99,13 +122,11 @@ class AccountLedger(bt.Analyzer):
         return {**counts, "trades": len(self._trades), **self.costs()}
 
 
-def _frame(
-    rows: list[tuple[object, ...]], columns: tuple[str, ...], stamps: tuple[str, ...] = ()
-) -> pd.DataFrame:
-    """Table of rows whose first field is a stamp, as are the fields named in `stamps`."""
+def _frame(rows: list[tuple[object, ...]], columns: dict[str, str]) -> pd.DataFrame:
+    """Table of rows whose first field is a stamp; column types are the same without rows."""
     table = pd.DataFrame(rows, columns=["timestamp", *columns])
-    table.index = to_index(table.pop("timestamp").to_numpy(dtype="float64"))
-    for name in stamps:
+    index = to_index(table["timestamp"].to_numpy(dtype="float64"))
+    for name in [name for name, kind in columns.items() if kind == _STAMP]:
         table[name] = to_index(table[name].to_numpy(dtype="float64"))
-    numbers = [c for c in columns if c in {"size", "price", "commission", "slippage", "pnl"}]
-    return table.astype(dict.fromkeys(numbers, "float64"))
+    plain = {name: kind for name, kind in columns.items() if kind != _STAMP}
+    return table[list(columns)].astype(plain).set_axis(index)

@@ -1,11 +1,14 @@
 """A small market and a model of plain arithmetic, so that a bar too late or early shows."""
 
+import functools
+
 import backtrader as bt
 import numpy as np
 import pandas as pd
 
 from glow_bt.bt import GlowIndicator
 from glow_bt.bt.feed import ArrayFeed
+from glow_bt.training import TrainConfig, train
 
 WINDOW = 7
 HOUR_NS = 3_600_000_000_000
@@ -117,3 +120,18 @@ def run_strategy(cerebro, strategy, **params):
     """Add a strategy, run, and return its instance."""
     cerebro.addstrategy(strategy, **params)
     return cerebro.run()[0]
+
+
+@functools.cache
+def trained_model():
+    """A really trained, tiny model: its artifact, and bars it can score (warm-up and 300 more)."""
+    bars = random_bars(1061, seed=11)
+    config = TrainConfig(
+        fractions=(0.7, 0.3, 0.0),
+        max_epochs=2,
+        num_levels=2,
+        num_steps=2,
+        hidden_dim=8,
+        return_hidden_dim=8,
+    )
+    return train(bars[:700], config), bars[700:]

@@ -1,5 +1,6 @@
 import backtrader as bt
 import numpy as np
+import pandas as pd
 import pytest
 
 from glow_bt.bt import BybitPerpetual
@@ -129,8 +130,7 @@ def test_a_run_without_orders_has_empty_books_of_the_same_form():
         (idle.trades(), busy.trades()),
     ]:
         assert len(empty) == 0
-        assert list(empty.columns) == list(full.columns)
-        assert empty.index.dtype == full.index.dtype
+        pd.testing.assert_frame_equal(empty, full.iloc[:0])
 
 
 def test_partial_fills_are_booked_one_by_one():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from glow_bt.bt.feed import ArrayFeed
+from glow_bt.scoring import Scorer
 from tests.bt.market import (
     WINDOW,
     LineProbe,
@@ -16,6 +17,7 @@ from tests.bt.market import (
     random_bars,
     run_strategy,
     scores_of,
+    trained_model,
 )
 
 MODES = [
@@ -133,3 +135,23 @@ def test_other_indicators_can_build_on_its_lines(mode):
     strategy = run_strategy(cerebro_over(BARS, **mode), Chained, model=WindowScorer())
     expected = direct(BARS)[5].rolling(5).mean().dropna()
     np.testing.assert_allclose(strategy.averages, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_trained_model(mode):
+    artifact, bars = trained_model()
+    bars = bars[:120]
+    table = run_strategy(cerebro_over(bars, **mode), LineProbe, model=artifact).table()
+    check(table, Scorer(artifact).score(bars))
+
+
+def test_a_schedule_of_trained_models():
+    artifact, bars = trained_model()
+    schedule = [(bars.index[70], artifact), (bars.index[100], artifact)]
+    tables = [
+        run_strategy(cerebro_over(bars[:120], runonce=runonce), LineProbe, model=schedule).table()
+        for runonce in (True, False)
+    ]
+    for table in tables:
+        assert table.iloc[: 70 - 61].isna().all(axis=None)
+        check(table.dropna(), Scorer(artifact).score(bars[:120]).iloc[70:])
