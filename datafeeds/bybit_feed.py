@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any, ClassVar
 
 from glow_bt.bt.feed import ArrayFeed
 from glow_bt.ohlcv import read_bars
@@ -44,14 +45,14 @@ class BybitData(ArrayFeed):
         DataError: if the bars break the contract or the file cannot be read.
     """
 
-    lines = ("open_interest",)
+    lines: ClassVar[Any] = ("open_interest",)
 
-    def __init__(self) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         source = self.p.dataname
         if isinstance(source, str | os.PathLike):
             self.p.dataname = read_bars(source)
             self.p.name = self.p.name or Path(source).name.split(".")[0]
-        super().__init__()
+        super().__init__(*args, **kwargs)
         self._has_open_interest = "open_interest" in self.p.dataname.columns
         self._open_interest = self.l.open_interest
         self._openinterest = self.l.openinterest

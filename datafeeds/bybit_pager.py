@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from datafeeds.bybit_klines import Klines, merge_klines, parse_klines
 from datafeeds.bybit_markets import Market
@@ -54,28 +53,39 @@ class KlinePager:
             TransientFeedError: when a window cannot be had within the policy's limits.
             FeedError: when the exchange refuses.
         """
-        resume = opens.start
+        resume: int | None = opens.start
         for window in windows(opens, MAX_BARS):
+            if resume is None:
+                return
             if window[-1] < resume:
                 continue
-            page = self.retry.call(partial(self._whole, window))
+            page, resume = self._page(window)
             if len(page):
                 yield window, page
-                continue
-            found = self.retry.call(partial(self._first_bar_after, window))
-            if found is None:
-                return
-            resume = found
+
+    def _page(self, window: range) -> tuple[Klines, int | None]:
+        """One window, and where to go on: None if the exchange has no later bar."""
+        page = self._whole(window)
+        if len(page):
+            return page, window.stop
+        found = self._first_bar_from(window)
+        if found is None or found not in window:
+            return page, found
+        page = self._whole(window)
+        if not len(page):
+            raise TransientFeedError(
+                f"expected the bars of {self.market.symbol} from {found} ms on that Bybit has, "
+                "found none in four answers; fetch again later"
+            )
+        return page, window.stop
 
     def _whole(self, window: range) -> Klines:
         """One window; bars that are missing from the answer are asked for once more."""
         page = self._klines(window)
-        if len(page) < len(window):
-            page = merge_klines(page, self._klines(window))
-        return page
+        return page if len(page) == len(window) else self._klines(window, known=page)
 
-    def _first_bar_after(self, window: range) -> int | None:
-        """Open of the first closed bar after a window without bars, None if there is none.
+    def _first_bar_from(self, window: range) -> int | None:
+        """Open of the first closed bar from an empty window on, None if there is none.
 
         Asked with a start alone, the exchange answers with the first bar from there on. As
         this is documented by third parties only, the window before that bar must be empty;
@@ -85,27 +95,35 @@ class KlinePager:
         rest = range(window.stop, forming, window.step)
         if not rest:
             return None
-        # Asked from the empty window on and up to the forming bar, which may be all there is.
+        # Up to the forming bar, which may be all there is.
         asked = range(window.start, forming + window.step, window.step)
-        answer = self.ask(self._params(start=asked.start, limit=1))
-        found = parse_klines(answer, self.market, asked).stamps[:1].tolist()
-        if not found or found[0] == forming:
+        first = self._asked(asked, self._params(start=asked.start, limit=1)).stamps[:1].tolist()
+        if not first or first[0] == forming:
             return None
-        if found[0] in window:
-            raise TransientFeedError(
-                f"expected no bar of {self.market.symbol} in a window that was empty before, "
-                "found one; ask again"
-            )
-        before = rest[: rest.index(found[0])][-MAX_BARS:]
+        if first[0] in window:
+            return int(first[0])
+        before = rest[: rest.index(first[0])][-MAX_BARS:]
         is_first = not before or not len(self._whole(before))
-        return found[0] if is_first else rest.start
+        return int(first[0]) if is_first else rest.start
 
-    def _klines(self, window: range) -> Klines:
+    def _klines(self, window: range, known: Klines | None = None) -> Klines:
         # The end lies inside the last bar: it is in whether the exchange takes ends as
         # inclusive or not, and the bar after it is out.
         end = window[-1] + window.step - 1
-        params = self._params(start=window.start, end=end, limit=MAX_BARS)
-        return parse_klines(self.ask(params), self.market, window)
+        return self._asked(
+            window, self._params(start=window.start, end=end, limit=MAX_BARS), known
+        )
+
+    def _asked(
+        self, window: range, params: dict[str, str | int], known: Klines | None = None
+    ) -> Klines:
+        """One answer, with the bars known already, which it may not contradict."""
+
+        def ask() -> Klines:
+            found = parse_klines(self.ask(params), self.market, window)
+            return found if known is None else merge_klines(known, found)
+
+        return self.retry.call(ask)
 
     def _params(self, **span: int) -> dict[str, str | int]:
         return {

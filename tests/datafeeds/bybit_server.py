@@ -182,8 +182,16 @@ class _Series:
         return [self._row(i) for i in reversed(chosen)]
 
     def _row(self, i):
-        numbers = (*self._prices[i], *self._amounts[i])
-        return [str(self._stamps[i]), *(np.format_float_positional(x, trim="-") for x in numbers)]
+        numbers = (*self._prices[i].tolist(), *self._amounts[i].tolist())
+        return [str(self._stamps[i]), *map(_text, numbers)]
+
+
+def _text(number):
+    """The shortest text that reads back as the same number, without an exponent."""
+    text = repr(number)
+    if "e" in text:
+        return np.format_float_positional(number, trim="-")
+    return text.removesuffix(".0")
 
 
 def _instrument(symbol, category, listed):
@@ -285,10 +293,11 @@ def edit_rows(change):
 
 
 def with_cell(field, value):
-    """Put a value into the second row; the newest one may be cut off by other faults."""
+    """Put a value into the newest row."""
 
     def change(rows):
-        rows[1][field] = value
+        for row in rows[:1]:
+            row[field] = value
         return rows
 
     return edit_rows(change)
@@ -300,6 +309,8 @@ def stall(seconds):
 
 def _stale_forming_bar(rows):
     """The bar after the newest, as when the exchange ignores the end."""
+    if len(rows) < 2:
+        return rows
     step = int(rows[0][0]) - int(rows[1][0])
     return [[str(int(rows[0][0]) + step), *rows[0][1:]], *rows]
 
@@ -337,7 +348,7 @@ FAULTS = {
     "reset_in_body": lambda reply: replace(reply, reset_after=len(reply.body) // 2),
     "duplicate_rows": edit_rows(lambda rows: [row for row in rows for _ in range(2)]),
     "unordered_rows": edit_rows(lambda rows: rows[1::2] + rows[::2]),
-    "conflicting_rows": edit_rows(lambda rows: [[*rows[0][:5], "0.5", "1"], *rows]),
+    "conflicting_rows": edit_rows(lambda rows: [[*r[:5], "0.5", "1"] for r in rows[:1]] + rows),
     "nan": with_cell(2, "NaN"),
     "infinite": with_cell(5, "Infinity"),
     "empty_price": with_cell(4, ""),

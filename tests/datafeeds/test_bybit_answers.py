@@ -1,0 +1,114 @@
+import json
+
+import pytest
+
+from datafeeds.bybit_answers import answer_result, answer_rows, check_answer, server_time_ms
+from glow_bt.errors import FeedError, SymbolError, TransientFeedError
+
+
+def answer(result, code=0, message="OK"):
+    return {"retCode": code, "retMsg": message, "result": result, "time": 1709891679050}
+
+
+def check(body, status=200):
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        parsed = None
+    check_answer(status, body, parsed)
+
+
+@pytest.mark.parametrize("code", [0, "0"])
+def test_results_pass(code):
+    check(json.dumps(answer({"list": []}, code)))
+    check(json.dumps(answer({"timeNano": "1"}, code)))
+    assert answer_rows(answer({"list": [[1]]}, code)) == [[1]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "7",
+        "<!DOCTYPE html><html>",
+        '{"retCode": 0, "resu',
+        json.dumps(answer(None)),
+        json.dumps(answer([])),
+        json.dumps(answer({"list": None})),
+        json.dumps(answer({"list": {}})),
+    ],
+)
+def test_what_is_no_answer_is_worth_asking_again(body):
+    with pytest.raises(TransientFeedError, match=r"^expected a .*Bybit.*, found .+$"):
+        check(body)
+
+
+@pytest.mark.parametrize("code", [10000, 10002, 10006, 10016, 10018, 10429, "10006"])
+def test_codes_that_pass_are_worth_asking_again(code):
+    with pytest.raises(TransientFeedError, match=f"retCode {code}, .*busy"):
+        answer_result(answer({}, code, "busy"))
+
+
+@pytest.mark.parametrize("code", [10001, 10003, 10010, 10024, 110001, -1, None, "soon"])
+def test_other_codes_are_refusals(code):
+    with pytest.raises(FeedError, match=f"refused the request .retCode {code}: no") as caught:
+        answer_result(answer({}, code, "no"))
+    assert type(caught.value) is FeedError
+
+
+def test_unknown_symbol_code():
+    with pytest.raises(SymbolError, match="Not supported symbols"):
+        answer_result(answer({}, 10001, "Not supported symbols"))
+
+
+@pytest.mark.parametrize("status", [403, 408, 418, 429, 500, 502, 503, 504, 520, 525])
+def test_statuses_that_pass_are_worth_asking_again(status):
+    with pytest.raises(TransientFeedError, match=f"HTTP {status}"):
+        check("upstream error", status)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 407, 410, 422])
+def test_other_statuses_are_refusals(status):
+    with pytest.raises(
+        FeedError, match=f"found HTTP {status}: not here; check base_url"
+    ) as caught:
+        check("not here", status)
+    assert type(caught.value) is FeedError
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(451, ""), (403, "configured to block access from your country"), (403, "Country banned")],
+)
+def test_blocked_region_is_said_and_not_asked_again(status, body):
+    with pytest.raises(FeedError, match="because of its country or region") as caught:
+        check(body, status)
+    assert type(caught.value) is FeedError
+
+
+def test_bare_403_names_both_causes():
+    with pytest.raises(TransientFeedError, match=r"too many requests .* or a region"):
+        check("", 403)
+
+
+def test_messages_are_one_short_line():
+    with pytest.raises(FeedError) as caught:
+        check("<html>\n" + "x" * 10_000, 502)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_server_time_is_whole_milliseconds():
+    result = {"timeSecond": "1709891679", "timeNano": "1709891679050999999"}
+    assert server_time_ms(answer(result)) == 1709891679050
+
+
+@pytest.mark.parametrize(
+    "result", [{}, {"timeNano": None}, {"timeNano": "noon"}, {"timeNano": ""}]
+)
+def test_damaged_server_time_is_worth_asking_again(result):
+    with pytest.raises(TransientFeedError, match="timeNano"):
+        server_time_ms(answer(result))
