@@ -29,8 +29,8 @@ __all__ = [
 # Share of the leverage cap that is used. An order is sized at a bar's close and pays at the
 # next open plus commission; at the full cap either would exceed the account.
 FILL_RESERVE = 0.99
-# Of a quantity step, so that 0.3 is three steps of 0.1 although 0.3 / 0.1 < 3 in floats.
-_STEP_TOLERANCE = 1e-9
+# A few rounding errors, so that 0.3 is three steps of 0.1 although 0.3 / 0.1 < 3 in floats.
+_ROUNDING = 8 * 2.0**-52
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,6 @@ def round_to_step(size: float, step: float) -> float:
     """Round a signed quantity towards zero to a multiple of step; step 0 leaves it alone."""
     if step == 0.0:
         return size
-    steps = math.floor(abs(size) / step + _STEP_TOLERANCE)
+    steps = math.floor(abs(size) / step * (1.0 + _ROUNDING))
     # The product carries a rounding error (3 * 0.1), which a venue would refuse.
     return math.copysign(round(steps * step, 12), size)

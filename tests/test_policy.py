@@ -45,6 +45,10 @@ def test_var_limit_spends_the_risk_budget_up_to_the_cap(var, limit):
     assert var_exposure_limit(var, DEFAULTS) == limit
 
 
+def test_no_var_has_no_limit():
+    assert math.isnan(var_exposure_limit(NAN, DEFAULTS))
+
+
 def test_exposure_is_direction_times_confidence_times_limit():
     assert target_exposure(-0.5, 0.8, 1.0, -0.04, DEFAULTS) == pytest.approx(-0.5 * 0.8 * 0.5)
 
@@ -180,8 +184,9 @@ def test_sizes_are_rounded_towards_zero(size, step, rounded):
 @given(st.floats(-1e6, 1e6), st.sampled_from([0.001, 0.01, 0.1, 1.0, 5.0]))
 def test_rounding_never_adds_and_leaves_less_than_a_step(size, step):
     rounded = round_to_step(size, step)
-    assert abs(rounded) <= abs(size) + 1e-8 * step
+    assert abs(rounded) <= abs(size) * (1 + 1e-14)
     assert abs(size - rounded) < step * (1 + 1e-8)
+    assert rounded * size >= 0.0
     assert round_to_step(rounded, step) == rounded
 
 

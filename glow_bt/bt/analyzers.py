@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import backtrader as bt
@@ -54,6 +55,12 @@ class BarRecorder(bt.Analyzer):
         table = np.array(self._rows, dtype=np.float64).reshape(-1, 1 + len(self.columns))
         return pd.DataFrame(table[:, 1:], index=to_index(table[:, 0]), columns=list(self.columns))
 
+    def get_analysis(self) -> Mapping[str, Any]:
+        """Return the records by column, ``timestamp`` first."""
+        frame = self.frame()
+        columns = {str(name): column.tolist() for name, column in frame.items()}
+        return {"timestamp": list(frame.index), **columns}
+
 
 class GlowRecorder(BarRecorder):
     """The states frame: price, account and the model's scores at every bar's close.
@@ -81,12 +88,6 @@ class GlowRecorder(BarRecorder):
     def stop(self) -> None:
         """Let go of the lines, so that optimisation can send the analyzer between processes."""
         self._lines = None
-
-    def get_analysis(self) -> dict[str, list[Any]]:
-        """Return the records by column, ``timestamp`` first."""
-        frame = self.frame()
-        columns = {str(name): column.tolist() for name, column in frame.items()}
-        return {"timestamp": list(frame.index), **columns}
 
 
 class VaRBacktest(BarRecorder):
@@ -129,7 +130,7 @@ class VaRBacktest(BarRecorder):
         below: pd.Series[bool] = (returns < records["var"])[due]
         return below
 
-    def get_analysis(self) -> dict[str, float]:
+    def get_analysis(self) -> Mapping[str, Any]:
         """Return counts and p-values."""
         violations = self.violations().to_numpy()
         num_bars = len(violations)

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from glow_bt.bt import BybitPerpetual, GlowRecorder, VaRBacktest
+from glow_bt.bt.analyzers import BarRecorder
 from glow_bt.errors import ConfigError
 from glow_bt.risk import christoffersen_test, kupiec_test
 from glow_bt.scoring import SCORE_COLUMNS
@@ -144,3 +145,18 @@ def test_nothing_to_test_has_no_pvalue(num_bars):
 def test_a_var_backtest_needs_a_model():
     with pytest.raises(ConfigError, match="expected a GlowIndicator on the strategy's first"):
         analysed(VaRBacktest, Bare)
+
+
+def test_a_recorder_of_one_s_own_names_columns_and_reads_a_row():
+    class Ranges(BarRecorder):
+        columns = ("range",)
+
+        def row(self):
+            return (self.data.high[0] - self.data.low[0],)
+
+    recorder = analysed(Ranges, Bare)
+    frame = recorder.frame()
+    assert recorder.get_analysis()["range"] == frame["range"].tolist()
+    assert frame["range"].equals((BARS["high"] - BARS["low"]).rename("range"))
+    with pytest.raises(NotImplementedError):
+        analysed(BarRecorder, Bare)

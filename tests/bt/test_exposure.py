@@ -85,6 +85,16 @@ def test_sizes_are_in_the_steps_of_the_commission_scheme():
     assert fills["size"].iloc[0] == np.floor(0.333 * CASH / BARS["close"].iloc[0] * 4) / 4
 
 
+def test_a_size_below_one_step_is_no_order():
+    commission = BybitPerpetual(taker=0.0, qty_step=1000.0)
+    assert len(fills_of(run_scheduled([0.5], commission=commission))) == 0
+
+
+def test_a_strategy_has_to_say_what_it_wants():
+    with pytest.raises(NotImplementedError):
+        run_strategy(cerebro_over(BARS), ExposureStrategy)
+
+
 def test_a_scheme_without_steps_will_do():
     plain = bt.CommInfoBase(commission=0.001, commtype=bt.CommInfoBase.COMM_PERC, stocklike=True)
     fills = fills_of(run_scheduled([0.333], commission=plain))
