@@ -32,13 +32,12 @@ def out_option(default: str | None, what: str) -> Decorator:
         function = click.option(
             "--overwrite", is_flag=True, help="Replace the folder if it exists."
         )(function)
+        # A default of None would count as given.
+        presence: dict[str, Any] = (
+            {"required": True} if default is None else {"default": default, "show_default": True}
+        )
         return click.option(
-            "--out",
-            type=click.Path(path_type=Path),
-            default=None if default is None else Path(default),
-            required=default is None,
-            show_default=default is not None,
-            help=f"Folder for {what}.",
+            "--out", type=click.Path(path_type=Path), help=f"Folder for {what}.", **presence
         )(function)
 
     return decorate

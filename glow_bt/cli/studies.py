@@ -214,7 +214,7 @@ def _study(
     study = run_study(
         bars,
         models,
-        _contenders(trading),
+        _contenders(trading, bars),
         cash=trading["cash"],
         slippage_bps=trading["slippage_bps"],
     )
@@ -232,19 +232,24 @@ def _study(
     _print(run.metrics, out, as_json)
 
 
-def _contenders(trading: dict[str, Any]) -> list[Contender]:
+def _contenders(trading: dict[str, Any], bars: pd.DataFrame) -> list[Contender]:
+    from glow_bt.bt import BybitPerpetual
+    from glow_bt.evaluation.study import Contender
+    from glow_bt.ohlcv import periods_per_year
     from strategies.glow_baselines import BuyAndHold, VolatilityTarget
     from strategies.glow_strategy import GlowStrategy
 
-    from glow_bt.evaluation.study import Contender
-
-    policy = {
-        name: trading[name] for name in ("risk_budget", "leverage_cap", "dead_band", "long_only")
+    shared = {
+        "dead_band": trading["dead_band"],
+        "leverage_cap": trading["leverage_cap"],
+        "cost_rate": BybitPerpetual().p.taker + trading["slippage_bps"] / 1e4,
     }
+    policy = {**shared, "risk_budget": trading["risk_budget"], "long_only": trading["long_only"]}
+    yearly = {"periods_per_year": periods_per_year(bars)}
     return [
         Contender("glow", GlowStrategy, policy, uses_model=True),
         Contender("buy_and_hold", BuyAndHold, {}),
-        Contender("volatility_target", VolatilityTarget, {}),
+        Contender("volatility_target", VolatilityTarget, {**shared, **yearly}),
     ]
 
 

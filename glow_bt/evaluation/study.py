@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +31,8 @@ class Contender:
     Attributes:
         name: key in the results.
         strategy: a Backtrader strategy class.
-        params: its parameters, without the model.
+        params: its parameters, without the model and without start, the stamp of the first
+            unseen bar, which every contender is given.
         uses_model: whether it takes model=.
     """
 
@@ -62,11 +63,10 @@ def unseen_span(bars: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> p
     Raises:
         TooFewBarsError: if the bars end before, or begin so late that there is no warm-up.
     """
+    min_bars = _min_bars(models)
     if isinstance(models, Artifact):
-        min_bars = models.spec.min_bars
         first = int(bars.index.searchsorted(models.training.trained_until, side="right"))
     else:
-        min_bars = models[0].artifact.spec.min_bars
         first = int(bars.index.searchsorted(models[0].valid_from))
     # Bars that begin after the training interval warm up on themselves.
     start = max(first - (min_bars - 1), 0)
@@ -100,14 +100,16 @@ def run_study(
     """
     span = unseen_span(validate_bars(bars), models)
     model = _model_of(models)
+    start = span.index[_min_bars(models) - 1]
     results = {}
     for contender in contenders:
-        params = dict(contender.params)
+        params = {**contender.params, "start": start}
         if contender.uses_model:
             params["model"] = model
-        results[contender.name] = run_backtest(
+        result = run_backtest(
             span, contender.strategy, params, cash=cash, slippage_bps=slippage_bps
         )
+        results[contender.name] = replace(result, states=result.states.loc[start:])
     states = results[contenders[0].name].states
     return Study(
         results=results,
@@ -160,7 +162,7 @@ def _measure(result: BacktestResult, span: pd.DataFrame, cash: float) -> dict[st
         starting_equity=cash,
     )
     return measured.to_dict() | {
-        "costs": {name: float(value) for name, value in result.costs.items()},
+        "costs": dict(result.costs),
         "n_orders": len(result.orders),
         "n_rejected": len(result.rejected),
         "mean_exposure": float(states["exposure"].mean()),
@@ -198,6 +200,11 @@ def _latents(span: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> pd.D
         z = Scorer(artifact).latents(bars)
         tables.append(z.assign(regime=artifact.regime_of(z.to_numpy())))
     return pd.concat(tables)
+
+
+def _min_bars(models: Sequence[FoldModel] | Artifact) -> int:
+    artifact = models if isinstance(models, Artifact) else models[0].artifact
+    return artifact.spec.min_bars
 
 
 def _model_of(models: Sequence[FoldModel] | Artifact) -> Model:

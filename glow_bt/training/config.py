@@ -71,14 +71,14 @@ class TrainConfig:
     purge: int | None = None
     num_levels: int = 3
     num_steps: int = 4
-    hidden_dim: int = 64
+    hidden_dim: int = 32
     base: str = "normal"
     return_hidden_dim: int = 32
     max_epochs: int = 100
-    patience: int = 12
+    patience: int = 20
     batch_size: int = 256
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-2
     clip_norm: float = 5.0
     plateau_patience: int = 4
     false_alarm_rate: float = 0.05

@@ -1,0 +1,247 @@
+"""The command line as a person or a program calls it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datafeeds.samples import load_sp500
+from glow_bt.cli import main
+from glow_bt.cli.app import app
+
+SMALL = ["--hidden", "8", "--levels", "1", "--steps", "1", "--epochs", "2", "--regimes", "2"]
+
+
+def call(*args: object) -> int:
+    """Run the command line in this process and return its exit code."""
+    with pytest.raises(SystemExit) as end:
+        main([str(arg) for arg in args])
+    return int(end.value.code or 0)
+
+
+def printed(*args: object) -> str:
+    """Run the command line to success and return what it printed on standard output."""
+    with redirect_stdout(io.StringIO()) as output:
+        assert call(*args) == 0
+    return output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with bars, a trained model, a backtest, and what the calls printed as JSON."""
+    folder = tmp_path_factory.mktemp("cli")
+    bars, model = folder / "bars.csv", folder / "model"
+    load_sp500().iloc[:1000].to_csv(bars)
+    for name, args in {
+        "train": ["train", bars, "--out", model, *SMALL],
+        "backtest": ["backtest", bars, "--model", model, "--out", folder / "run"],
+    }.items():
+        (folder / f"{name}.json").write_text(printed(*args, "--json"))
+    return folder
+
+
+@pytest.mark.parametrize("command", sorted(app.commands))
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert call(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Example:" in text
+    assert f"glow-bt {command}" in text
+    assert "--json" in text
+    assert "--seed" in text
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["fly"],
+        ["train"],
+        ["train", "bars.csv"],
+        ["train", "bars.csv", "--out", "m", "--epochs", "many"],
+        ["demo", "--sample", "moon"],
+        ["backtest", "bars.csv", "--out", "o"],
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(args, capsys):
+    assert call(*args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "--help" in captured.err
+
+
+def test_train_wrote_a_model_and_left_no_checkpoint(workplace):
+    assert (workplace / "model" / "manifest.json").is_file()
+    assert not list(workplace.glob(".*checkpoint*"))
+
+
+def test_backtest_writes_the_whole_run(workplace):
+    names = {path.name for path in (workplace / "run").iterdir()}
+    assert names == {
+        "manifest.json",
+        "metrics.json",
+        "states.parquet",
+        "equity.parquet",
+        "latents.parquet",
+        "tearsheet.html",
+        "model.html",
+    }
+    metrics = json.loads((workplace / "run" / "metrics.json").read_text())
+    assert set(metrics["strategies"]) == {"glow", "buy_and_hold", "volatility_target"}
+    assert metrics["span"]["bars"] == 150
+    trained_until = json.loads((workplace / "model" / "manifest.json").read_text())["training"][
+        "trained_until"
+    ]
+    assert pd.Timestamp(metrics["span"]["from"]) > pd.Timestamp(trained_until)
+
+
+def test_report_makes_the_pages_anew_from_the_folder_alone(workplace, tmp_path):
+    run = shutil.copytree(workplace / "run", tmp_path / "moved")
+    for page in ("tearsheet.html", "model.html"):
+        (run / page).unlink()
+    assert "Sharpe" in printed("report", run)
+    assert (run / "tearsheet.html").stat().st_size > 100_000
+    assert (run / "model.html").stat().st_size > 50_000
+
+
+def test_json_is_one_object_and_nothing_else_on_standard_output(workplace, tmp_path, capsys):
+    trained = json.loads((workplace / "train.json").read_text())
+    assert trained["bars"] == 850
+    assert trained["metrics"]["state_validation_nll"] > 0
+    assert "strategies" in json.loads((workplace / "backtest.json").read_text())
+    assert call("report", tmp_path / "nowhere", "--json") == 1
+    assert "expected a results folder" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_demo_gives_the_same_numbers_for_the_same_seed(tmp_path, capsys):
+    args = ["demo", "--folds", 4, "--seed", 7, *SMALL, "--out"]
+    assert "Kupiec" in printed(*args, tmp_path / "a")
+    again = json.loads(printed(*args, tmp_path / "b", "--json"))
+    again.pop("out")
+    assert again == json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert len(list((tmp_path / "a" / "artifacts").iterdir())) == 4
+    assert call(*args, tmp_path / "a") == 1
+    assert "already" in capsys.readouterr().err
+
+
+def test_walk_forward_says_how_many_bars_its_folds_need(workplace, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert call("walk-forward", workplace / "bars.csv", "--folds", 4, "--out", out, *SMALL) == 1
+    assert "at least" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def _broken(bars: pd.DataFrame, kind: str) -> pd.DataFrame:
+    bars = bars.reset_index()
+    if kind == "unknown column":
+        return bars.assign(vwap=1.0)
+    if kind == "duplicate":
+        return pd.concat([bars, bars.iloc[-1:]])
+    if kind == "unordered":
+        return bars.iloc[::-1]
+    if kind == "future":
+        return bars.assign(timestamp=bars["timestamp"] + pd.Timedelta(days=36_500))
+    if kind == "negative":
+        return bars.assign(close=-bars["close"])
+    if kind == "nan":
+        return bars.assign(close=np.nan)
+    if kind == "high < low":
+        return bars.assign(high=bars["low"], low=bars["high"] + 1)
+    if kind == "too few":
+        return bars.iloc[:40]
+    return pd.DataFrame({"nothing": [1.0]})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "unknown column",
+        "duplicate",
+        "unordered",
+        "future",
+        "negative",
+        "nan",
+        "high < low",
+        "too few",
+        "rubbish",
+    ],
+)
+def test_bad_bars_give_one_clear_line(kind, tmp_path, capsys):
+    file = tmp_path / "bad.csv"
+    _broken(load_sp500().iloc[:900], kind).to_csv(file, index=False)
+    assert call("train", file, "--out", tmp_path / "m", *SMALL) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("Error: ")
+    assert "found" in captured.err
+    assert not (tmp_path / "m").exists()
+
+
+def test_too_few_bars_says_how_many_suffice(tmp_path, capsys):
+    file, bars = tmp_path / "few.csv", load_sp500()
+    bars.iloc[:200].to_csv(file)
+    assert call("train", file, "--out", tmp_path / "m", *SMALL) == 1
+    needed = int(capsys.readouterr().err.split("at least ")[1].split()[0])
+    bars.iloc[:needed].to_csv(file)
+    assert call("train", file, "--out", tmp_path / "m", *SMALL) == 0
+
+
+def test_bars_inside_the_training_interval_are_not_backtested(workplace, tmp_path, capsys):
+    file = tmp_path / "old.csv"
+    load_sp500().iloc[:700].to_csv(file)
+    args = ["backtest", file, "--model", workplace / "model", "--out", tmp_path / "r"]
+    assert call(*args) == 1
+    assert "not seen" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_gaps_are_reported_and_filled_only_when_asked(tmp_path, capsys):
+    # Real days, relabelled as hours: a market that trades round the clock.
+    bars = load_sp500().iloc[:900]
+    bars.index = pd.date_range("2004-01-01", periods=900, freq="h", tz="UTC", name="timestamp")
+    bars.drop(bars.index[100:103]).to_csv(tmp_path / "gap.csv")
+    args = ["train", tmp_path / "gap.csv", *SMALL, "--json", "--out"]
+    assert call(*args, tmp_path / "a") == 0
+    captured = capsys.readouterr()
+    assert "1 gaps (3 bars)" in captured.err
+    left = json.loads(captured.out)
+    assert call(*args, tmp_path / "b", "--fill-gaps") == 0
+    filled = json.loads(capsys.readouterr().out)
+    assert filled["data_sha256"] != left["data_sha256"]
+
+
+def test_a_damaged_model_is_one_clear_line(workplace, tmp_path, capsys):
+    model = shutil.copytree(workplace / "model", tmp_path / "model")
+    tensors = model / "model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    args = ["backtest", workplace / "bars.csv", "--model", model, "--out", tmp_path / "r"]
+    assert call(*args) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_loads_no_heavy_library():
+    code = (
+        "import sys\n"
+        "from glow_bt.cli import app\n"
+        "heavy = {'torch', 'backtrader', 'ccxt', 'quantstats', 'matplotlib', 'pandas'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_installed_command_runs():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("glow-bt"), "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("glow-bt, version ")

@@ -1,0 +1,57 @@
+"""README's examples run as they stand, and its numbers are the committed ones."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from datafeeds.samples import load_sp500
+from glow_bt.artifact import save_artifact
+from glow_bt.cli.app import app
+from glow_bt.evaluation.results_index import results_table
+from glow_bt.ohlcv import write_bars
+from glow_bt.training import TrainConfig, train
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_cerebro_example_runs_as_written(tmp_path, monkeypatch, capsys):
+    code = re.search(r"<!-- example: cerebro -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    assert len(code.splitlines()) <= 25
+    bars = load_sp500()
+    config = TrainConfig(hidden_dim=8, num_levels=1, num_steps=1, max_epochs=3)
+    artifact = train(bars.iloc[:1000], config)
+    save_artifact(artifact, tmp_path / "models" / "btc")
+    write_bars(bars.iloc[1000:1300], tmp_path / "unseen.parquet")
+    (tmp_path / "example.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path("example.py")
+    states = names["cerebro"].runstrats[0][0].analyzers.glow.frame()
+    assert len(states) == 300 - artifact.spec.min_bars + 1
+    assert states["var"].lt(0).all()
+    assert (states["exposure"] > 0).any(), "the example never bought"
+    assert "log_prob" in capsys.readouterr().out
+
+
+def test_every_command_line_in_readme_is_a_real_one():
+    lines = re.findall(r"^glow-bt (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert lines
+    for line in lines:
+        name, *args = shlex.split(line)
+        # Parsing refuses unknown commands, options and missing ones; nothing is run.
+        app.commands[name].make_context(name, args)
+
+
+def test_the_results_table_is_that_of_the_committed_metrics():
+    shown = re.search(r"<!-- results: .*? -->\n(.*?)\n<!-- end of results -->", README, re.DOTALL)
+    assert shown.group(1) == results_table(ROOT / "results")
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_and_pictures_exist(link):
+    assert (ROOT / link).exists()
