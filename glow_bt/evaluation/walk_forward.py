@@ -11,11 +11,10 @@ from typing import cast
 import pandas as pd
 
 from glow_bt.artifact import Artifact, save_artifact
-from glow_bt.errors import TooFewBarsError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec
 from glow_bt.folds import walk_forward_folds
 from glow_bt.ohlcv import validate_bars
-from glow_bt.training import Progress, TrainConfig, train
+from glow_bt.training import Progress, TrainConfig, block_sizes, train
 
 __all__ = ["FoldModel", "train_walk_forward"]
 
@@ -73,6 +72,7 @@ def train_walk_forward(
     spec = spec or DEFAULT_SPEC
     bars = validate_bars(bars)
     purge = spec.min_bars if config.purge is None else config.purge
+    min_train, min_validation = block_sizes(config, spec)
     folds = walk_forward_folds(
         len(bars),
         n_folds,
@@ -80,6 +80,8 @@ def train_walk_forward(
         test_fraction=test_fraction,
         validation_fraction=validation_fraction,
         expanding=expanding,
+        min_train=min_train,
+        min_validation=min_validation,
     )
     index = cast("pd.DatetimeIndex", bars.index)
     models: list[FoldModel] = []
@@ -91,23 +93,19 @@ def train_walk_forward(
             validation_until=index[fold.validation.stop].isoformat(),
         )
         folder = None if models_dir is None else Path(models_dir) / f"fold_{i + 1}"
-        try:
-            artifact = train(
-                past,
-                settings,
-                spec=spec,
-                previous=models[-1].artifact if models else None,
-                progress=progress[i] if progress else None,
-                checkpoint_dir=None if folder is None else folder.with_suffix(".checkpoint"),
-            )
-        except TooFewBarsError as error:
-            # The fold's own bars are too few; what helps is a longer history of all bars.
-            scale = len(bars) / len(past)
-            raise TooFewBarsError(
-                int(error.needed * scale) + 1, len(bars), f"a walk-forward of {n_folds} folds"
-            ) from error
+        checkpoints = None if folder is None else folder.with_suffix(".checkpoint")
+        artifact = train(
+            past,
+            settings,
+            spec=spec,
+            previous=models[-1].artifact if models else None,
+            progress=progress[i] if progress else None,
+            checkpoint_dir=checkpoints,
+        )
         if folder is not None:
             save_artifact(artifact, folder)
+        if checkpoints is not None:
+            checkpoints.rmdir()
         models.append(
             FoldModel(i + 1, index[fold.test.start], index[fold.test.stop - 1], artifact)
         )

@@ -1,6 +1,7 @@
 """The offline trainer: bars in, artifact out."""
 
 from glow_bt.training.config import TrainConfig
+from glow_bt.training.data import block_sizes
 from glow_bt.training.loop import Epoch, FitResult, fit_flow
 from glow_bt.training.pipeline import Progress, train
 from glow_bt.training.progress import TrainingProgress
@@ -11,6 +12,7 @@ __all__ = [
     "Progress",
     "TrainConfig",
     "TrainingProgress",
+    "block_sizes",
     "fit_flow",
     "train",
 ]

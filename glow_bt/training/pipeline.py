@@ -45,7 +45,7 @@ _LIBRARIES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "safetensors"
 class Progress(Protocol):
     """Called after every epoch with flow name, epoch, limit of epochs and width of a row."""
 
-    def __call__(self, flow: str, epoch: Epoch, max_epochs: int, num_features: int) -> None:
+    def __call__(self, flow: str, epoch: Epoch, max_epochs: int, num_features: int, /) -> None:
         """Take note of an epoch."""
         ...
 

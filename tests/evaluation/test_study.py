@@ -1,0 +1,98 @@
+"""A study: what is run, on which bars, and that its numbers are right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from glow_bt.errors import TooFewBarsError
+from glow_bt.evaluation.study import Contender, run_study, unseen_span, var_metrics
+from glow_bt.evaluation.walk_forward import FoldModel
+from glow_bt.risk import christoffersen_test, kupiec_test
+from glow_bt.scoring import Scorer
+from strategies.glow_baselines import BuyAndHold
+from strategies.glow_strategy import GlowStrategy
+from tests.models import small_artifact, sp500_bars
+
+CONTENDERS = [
+    Contender("glow", GlowStrategy, {"risk_budget": 0.05, "dead_band": 0.0}, uses_model=True),
+    Contender("buy_and_hold", BuyAndHold, {}),
+]
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return sp500_bars(0, 800)
+
+
+@pytest.fixture(scope="module")
+def study(bars):
+    return run_study(bars, small_artifact(), CONTENDERS)
+
+
+def test_only_unseen_bars_are_traded_and_all_of_them(bars, study):
+    until = small_artifact().training.trained_until
+    first = bars.index.get_loc(until) + 1
+    for result in study.results.values():
+        assert list(result.states.index) == list(bars.index[first:])
+        assert (result.orders.index > until).all()
+    assert study.metrics["span"]["bars"] == len(bars) - first
+    assert list(study.latents.index) == list(bars.index[first:])
+
+
+def test_every_contender_starts_at_the_same_bar(bars, study):
+    bought = study.results["buy_and_hold"].orders
+    first_unseen = study.results["glow"].states.index[0]
+    assert list(bought["created"]) == [first_unseen]
+    assert list(bought.index) == [bars.index[bars.index.get_loc(first_unseen) + 1]]
+
+
+def test_the_model_metrics_are_those_of_its_scores(bars, study):
+    span = unseen_span(bars, small_artifact())
+    scores = Scorer(small_artifact()).score(span).dropna()
+    model = study.metrics["model"]
+    assert model["mean_log_likelihood"] == pytest.approx(scores["log_prob"].mean(), abs=1e-9)
+    assert model["bits_per_dim"] == pytest.approx(-model["mean_log_likelihood"] / 16 / math.log(2))
+    assert model["in_distribution_share"] == pytest.approx(scores["in_distribution"].mean())
+
+
+def test_var_metrics_are_those_of_the_next_bars_returns(bars):
+    span = unseen_span(bars, small_artifact())
+    scores = Scorer(small_artifact(), var_level=0.05).score(span)
+    realised = np.log(span["close"]).diff().shift(-1)
+    known = scores["var"].notna() & realised.notna()
+    violations = (realised < scores["var"])[known].to_numpy()
+    found = var_metrics(span, small_artifact(), 0.05)
+    assert found["n"] == known.sum() == len(span) - small_artifact().spec.min_bars
+    assert found["violations"] == violations.sum() > 0
+    assert found["kupiec_p"] == pytest.approx(kupiec_test(violations, 0.05).pvalue)
+    assert found["christoffersen_p"] == pytest.approx(christoffersen_test(violations).pvalue)
+
+
+def test_a_schedule_equals_its_models_one_after_the_other(bars):
+    artifact, span = small_artifact(), unseen_span(bars, small_artifact())
+    middle = span.index[150]
+    models = [
+        FoldModel(1, span.index[61], span.index[149], artifact),
+        FoldModel(2, middle, span.index[-1], artifact),
+    ]
+    together = run_study(bars, models, CONTENDERS)
+    alone = run_study(bars, artifact, CONTENDERS)
+    pd.testing.assert_frame_equal(
+        together.results["glow"].states, alone.results["glow"].states, rtol=1e-9
+    )
+    pd.testing.assert_frame_equal(together.latents, alone.latents, rtol=1e-9)
+    assert together.metrics["var"] == alone.metrics["var"]
+
+
+def test_bars_that_end_before_the_training_did_are_refused():
+    with pytest.raises(TooFewBarsError, match="not seen"):
+        unseen_span(sp500_bars(0, 560), small_artifact())
+
+
+def test_bars_that_begin_after_the_training_warm_up_on_themselves():
+    span = unseen_span(sp500_bars(650, 800), small_artifact())
+    assert len(span) == 150
