@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 CODE   := glow_bt strategies datafeeds tests
 
-.PHONY: demo test check fix format-check lint types imports cov wheel clean
+.PHONY: demo test check fix format-check lint types imports cov results wheel clean
 
 demo: $(STAMP)
 	$(BIN)/glow-bt demo --out results/demo --overwrite
@@ -33,6 +33,13 @@ imports: $(STAMP)
 
 cov: $(STAMP)
 	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
+
+# Reference results. BTC_BARS: hourly BTC bars in the form that README describes.
+results: $(STAMP)
+	$(BIN)/glow-bt demo --sample sp500 --out results/sp500 --overwrite
+	$(BIN)/glow-bt demo --sample nasdaq --out results/nasdaq --overwrite
+	$(if $(BTC_BARS),$(BIN)/glow-bt walk-forward $(BTC_BARS) --title "BTC/USD, hourly" --out results/btc-1h --overwrite)
+	$(BIN)/python -m glow_bt.evaluation.results_index
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

@@ -86,6 +86,7 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
 )
 @click.option("--rolling", is_flag=True, help="Train on a window of constant length.")
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
+@click.option("--title", default=None, help="Heading of the pages; default: the file's name.")
 @_trading_options
 @training_options
 @output_options
@@ -100,7 +101,9 @@ def walk_forward(
     """
     _refuse_existing(out, overwrite)
     frame = load_bars(bars, fill_gaps)
-    _walk_forward(frame, bars.name, out, overwrite, as_json, options, "walk-forward")
+    _walk_forward(
+        frame, options["title"] or bars.name, out, overwrite, as_json, options, "walk-forward"
+    )
 
 
 @click.command()
@@ -113,6 +116,7 @@ def walk_forward(
 )
 @out_option(None, "the results")
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
+@click.option("--title", default=None, help="Heading of the pages; default: the file's name.")
 @click.option("--seed", type=int, default=0, help="Accepted for uniformity; nothing is random.")
 @_trading_options
 @output_options
@@ -136,7 +140,16 @@ def backtest(
     _refuse_existing(out, overwrite)
     frame = load_bars(bars, fill_gaps)
     artifact = load_artifact(model)
-    _study(frame, artifact, bars.name, out, overwrite, as_json, options, "backtest")
+    _study(
+        frame,
+        artifact,
+        options["title"] or bars.name,
+        out,
+        overwrite,
+        as_json,
+        options,
+        "backtest",
+    )
 
 
 @click.command()

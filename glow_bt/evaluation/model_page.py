@@ -65,7 +65,7 @@ def write_model_page(
     fold_bounds: Sequence[pd.Timestamp] = (),
     benchmark: pd.Series[float] | None = None,
     facts: Mapping[str, object] | None = None,
-) -> None:
+) -> list[Picture]:
     """Draw a run's model and write all of it into one HTML file.
 
     Args:
@@ -81,6 +81,9 @@ def write_model_page(
         fold_bounds: stamps at which a newer model takes over, in order.
         benchmark: value of the benchmark on the states' stamps. Default: the close.
         facts: what to print above the pictures, by name.
+
+    Returns:
+        The pictures on the page, in order.
 
     Raises:
         TooFewBarsError: if there are fewer than two bars.
@@ -102,6 +105,7 @@ def write_model_page(
     if training:
         pictures.append(training_picture(training))
     write_page("\n".join(_page(states, title, pictures, facts or {})), path)
+    return pictures
 
 
 def _has_latents(latents: pd.DataFrame, bounds: Sequence[pd.Timestamp]) -> bool:

@@ -105,3 +105,7 @@ def _percent(value: float | None, digits: int = 1, sign: bool = False) -> str:
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+if __name__ == "__main__":
+    update_readme("README.md", "results")

@@ -11,6 +11,7 @@
       artifacts/         the models, one folder a fold (walk-forward only)
       tearsheet.html     quantstats, against buy and hold of the same bars
       model.html         the model's own pictures
+      pictures/          the same pictures as PNG files
 
 The pages are made from the other files alone, so they can be made anew at any time.
 """
@@ -168,7 +169,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def write_pages(run: Run) -> None:
-    """Write tearsheet.html and model.html of a run."""
+    """Write tearsheet.html, model.html and its pictures of a run."""
     title = f"GLOW strategy, {run.manifest['title']}"
     write_tearsheet(
         run.equity["glow"],
@@ -177,7 +178,7 @@ def write_pages(run: Run) -> None:
         title=title,
     )
     folds = run.manifest["models"]
-    write_model_page(
+    pictures = write_model_page(
         run.states.assign(
             filter_low=_by_fold(run.states, folds, "filter_low"),
             filter_high=_by_fold(run.states, folds, "filter_high"),
@@ -191,6 +192,10 @@ def write_pages(run: Run) -> None:
         benchmark=run.equity.get(_BENCHMARK),
         facts=_facts(run),
     )
+    folder = run.folder / "pictures"
+    folder.mkdir(exist_ok=True)
+    for picture in pictures:
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
 
 
 def _by_fold(states: pd.DataFrame, folds: list[dict[str, Any]], key: str) -> pd.Series[float]:

@@ -93,6 +93,7 @@ def test_backtest_writes_the_whole_run(workplace):
         "latents.parquet",
         "tearsheet.html",
         "model.html",
+        "pictures",
     }
     metrics = json.loads((workplace / "run" / "metrics.json").read_text())
     assert set(metrics["strategies"]) == {"glow", "buy_and_hold", "volatility_target"}
