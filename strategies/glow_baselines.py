@@ -106,7 +106,6 @@ class RealisedVolatility(bt.Indicator):
 
     def once(self, start: int, end: int) -> None:
         """Compute the whole history."""
-        end = min(end, self.data.buflen())
         if end > self.p.lookback:
             values = self._volatility(self.data.close.array[:end])
             self.lines.volatility.array[self.p.lookback : end] = array("d", values.tolist())

@@ -99,12 +99,11 @@ class GlowIndicator(bt.Indicator):
 
     def once(self, start: int, end: int) -> None:
         """Score the whole history in one call."""
-        num_bars = min(end, self.data.buflen())
-        if num_bars < self._min_bars:
+        if end < self._min_bars:
             return
-        history = np.array([line.array[:num_bars] for line in self._inputs])
+        history = np.array([line.array[:end] for line in self._inputs])
         for line, values in zip(self.lines, self._score(history).T, strict=True):
-            line.array[:num_bars] = array("d", values.tobytes())
+            line.array[:end] = array("d", values.tobytes())
 
     def next(self) -> None:
         """Score the current bar."""
