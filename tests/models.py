@@ -1,0 +1,80 @@
+"""Real bars and a small model trained on them, made once a test run.
+
+Call `small_artifact()` and friends, or take the fixtures of the same content, which a conftest
+offers by importing them.
+"""
+
+import functools
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from arch.data import sp500
+
+from glow_bt.artifact import save_artifact
+from glow_bt.training import TrainConfig, train
+
+# 359 states to train on, 78 to validate on and 78 to test on, with a purge of 62 before each.
+SMALL_BARS = 700
+SMALL_CONFIG = TrainConfig(
+    fractions=(0.6, 0.2, 0.2),
+    num_levels=2,
+    num_steps=1,
+    hidden_dim=8,
+    return_hidden_dim=8,
+    max_epochs=3,
+    batch_size=64,
+    learning_rate=5e-3,
+)
+
+
+@functools.cache
+def _history():
+    bars = sp500.load()[["Open", "High", "Low", "Close", "Volume"]].astype(float)
+    bars.columns = ["open", "high", "low", "close", "volume"]
+    return bars.tz_localize("UTC").rename_axis("timestamp")
+
+
+def sp500_bars(first=0, last=None):
+    """Daily bars of the S&P 500 from 1999 on, by position."""
+    return _history().iloc[first:last].copy()
+
+
+def small_config(**changes):
+    """The settings of `small_artifact`, with some of them changed."""
+    return replace(SMALL_CONFIG, **changes)
+
+
+@functools.cache
+def small_artifact():
+    """A model of the first 700 bars; it was trained until bar 559.
+
+    So few bars hold no evidence on direction. It is made to believe in some, so that tests look
+    at a direction that moves.
+    """
+    artifact = train(sp500_bars(0, SMALL_BARS), SMALL_CONFIG)
+    direction = replace(artifact.direction, slope_belief=0.75, drift_belief=0.5)
+    return replace(artifact, direction=direction)
+
+
+def unseen_bars(count):
+    """The first `count` bars after the training of `small_artifact`, and their warm-up before."""
+    artifact = small_artifact()
+    first = artifact.training.n_bars
+    return sp500_bars(first - (artifact.spec.min_bars - 1), first + count)
+
+
+def utc(text):
+    return pd.Timestamp(text, tz="UTC")
+
+
+@pytest.fixture(scope="session")
+def trained_artifact():
+    return small_artifact()
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_artifact(small_artifact(), folder)
+    return folder
