@@ -44,6 +44,22 @@ def walk_settings(draw):
     }
 
 
+def refusal(divide, n_bars, settings):
+    try:
+        divide(n_bars, **settings)
+    except TooFewBarsError as error:
+        return error
+    return None
+
+
+def suffices_from(error, divide, settings, more):
+    """The number in the message suffices, so does any larger one, and none below it."""
+    assert error.found < error.needed
+    assert refusal(divide, error.needed, settings) is None
+    assert refusal(divide, error.needed + more, settings) is None
+    assert refusal(divide, error.needed - 1, settings).needed == error.needed
+
+
 def in_order(fold, n_bars, purge):
     """Blocks begin where they may, and at least `purge` bars lie between neighbours."""
     assert fold.train.step == fold.validation.step == fold.test.step == 1
@@ -57,10 +73,8 @@ def in_order(fold, n_bars, purge):
 @given(st.data(), st.integers(0, 5000))
 def test_a_split_is_purged_in_order_and_as_large_as_asked(data, n_bars):
     settings = split_settings(data.draw)
-    try:
-        fold = chronological_split(n_bars, **settings)
-    except TooFewBarsError:
-        assume(False)
+    assume(refusal(chronological_split, n_bars, settings) is None)
+    fold = chronological_split(n_bars, **settings)
     in_order(fold, n_bars, settings["purge"])
     assert len(fold.train) >= settings["min_train"]
     assert len(fold.validation) >= settings["min_validation"]
@@ -69,14 +83,9 @@ def test_a_split_is_purged_in_order_and_as_large_as_asked(data, n_bars):
 @given(st.data(), st.integers(0, 5000), st.integers(0, 300))
 def test_the_bars_that_a_split_asks_for_suffice_and_no_fewer(data, n_bars, more):
     settings = split_settings(data.draw)
-    try:
-        chronological_split(n_bars, **settings)
-    except TooFewBarsError as error:
-        assert error.found == n_bars < error.needed
-        assert chronological_split(error.needed + more, **settings)
-        with pytest.raises(TooFewBarsError) as again:
-            chronological_split(error.needed - 1, **settings)
-        assert again.value.needed == error.needed
+    error = refusal(chronological_split, n_bars, settings)
+    assume(error is not None)
+    suffices_from(error, chronological_split, settings, more)
 
 
 def test_a_split_by_hand():
@@ -123,10 +132,8 @@ def test_a_split_at_positions_takes_the_purge_from_the_start_of_blocks():
 @given(st.data(), st.integers(0, 8000))
 def test_walk_forward_folds_are_purged_and_their_tests_cover_the_end(data, n_bars):
     settings = walk_settings(data.draw)
-    try:
-        folds = walk_forward_folds(n_bars, **settings)
-    except TooFewBarsError:
-        assume(False)
+    assume(refusal(walk_forward_folds, n_bars, settings) is None)
+    folds = walk_forward_folds(n_bars, **settings)
     assert len(folds) == settings["n_folds"]
     for fold in folds:
         in_order(fold, n_bars, settings["purge"])
@@ -145,13 +152,9 @@ def test_walk_forward_folds_are_purged_and_their_tests_cover_the_end(data, n_bar
 @given(st.data(), st.integers(0, 8000), st.integers(0, 300))
 def test_the_bars_that_a_walk_forward_asks_for_suffice_and_no_fewer(data, n_bars, more):
     settings = walk_settings(data.draw)
-    try:
-        walk_forward_folds(n_bars, **settings)
-    except TooFewBarsError as error:
-        assert error.found == n_bars < error.needed
-        assert walk_forward_folds(error.needed + more, **settings)
-        with pytest.raises(TooFewBarsError):
-            walk_forward_folds(error.needed - 1, **settings)
+    error = refusal(walk_forward_folds, n_bars, settings)
+    assume(error is not None)
+    suffices_from(error, walk_forward_folds, settings, more)
 
 
 def test_expanding_folds_train_from_the_first_bar_and_rolling_ones_on_as_many_bars_each():

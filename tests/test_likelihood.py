@@ -26,9 +26,8 @@ def test_thresholds_are_quantiles_of_held_out_values():
     fitted = LikelihoodFilter.fit(HELD_OUT, 0.1)
     assert fitted.low == pytest.approx(np.quantile(HELD_OUT, 0.05), rel=1e-3)
     assert fitted.high == pytest.approx(np.quantile(HELD_OUT, 0.95), rel=1e-3)
-    edges = np.array([fitted.low, fitted.high])
-    assert fitted.contains(edges).all()
-    assert not fitted.contains(edges + [-1e-9, 1e-9]).any()
+    assert fitted.contains(np.array([fitted.low, fitted.high])).all()
+    assert not fitted.contains(np.array([fitted.low - 1e-9, fitted.high + 1e-9])).any()
 
 
 def test_confidence_is_the_rank_among_held_out_values():
