@@ -13,6 +13,7 @@ The only module that imports ccxt. It sends requests and turns every failure int
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -74,12 +75,9 @@ class BybitClient:
         timeout: float = 10.0,
         throttle: bool = True,
     ) -> None:
-        if base_url is not None and not base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"expected base_url as http://... or https://..., found {base_url!r}"
-            )
-        if not timeout > 0:
-            raise ConfigError(f"expected a timeout above 0 s, found {timeout}")
+        self._address = "Bybit" if base_url is None else _address(base_url)
+        if not 0 < timeout < math.inf:
+            raise ConfigError(f"expected a finite timeout above 0 s, found {timeout}")
         self._retry = retry or RetryPolicy(draw=random.Random(seed).random)
         self._exchange = _Exchange(
             {
@@ -88,11 +86,8 @@ class BybitClient:
                 "requests_trust_env": base_url is None,
             }
         )
-        self._address = "Bybit"
         if base_url is not None:
             self._exchange.redirect(base_url.rstrip("/"))
-            # Without the user and password that an address may carry.
-            self._address = urlsplit(base_url).netloc.rpartition("@")[2]
         self._markets: dict[str, list[Market]] = {}
 
     def __enter__(self) -> Self:
@@ -243,6 +238,20 @@ class _Exchange(ccxt.bybit):
     ) -> None:
         """Judge an answer; ccxt calls this with every one."""
         check_answer(httpCode, body, response)
+
+
+def _address(base_url: str) -> str:
+    """Host and port, without the user and password that an address may carry."""
+    try:
+        parts = urlsplit(base_url)
+        labels = (parts.hostname or "").split(".")
+        # Reading the port checks it.
+        sound = parts.scheme in ("http", "https") and "" not in labels and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigError(f"expected base_url as http://host or https://host, found {base_url!r}")
+    return parts.netloc.rpartition("@")[2]
 
 
 def _collect(

@@ -242,15 +242,47 @@ def test_no_network_says_what_was_tried(connect, hourly):
     assert "secret" not in message
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:80", "ftp://host", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:80",
+        "ftp://host",
+        "",
+        "https://",
+        "http://[::1",
+        "http://a..b",
+        "http://host:99999",
+    ],
+)
 def test_base_url_must_be_an_address(url):
-    with pytest.raises(ConfigError, match="expected base_url as http"):
+    with pytest.raises(ConfigError, match="expected base_url as http://host"):
         BybitClient(base_url=url)
 
 
-@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
+def test_requests_that_cannot_be_sent_are_refused_at_once(connect, hourly, clock):
+    with pytest.raises(
+        FeedError, match=r"from \*\.x, the request failed .URL has an invalid label"
+    ):
+        connect(hourly, base_url="http://*.x").server_time()
+    assert clock.waits == []
+
+
+def test_bybit_is_asked_unless_told_otherwise():
+    with BybitClient() as client:
+        addresses = set(client._exchange.urls["api"].values())
+        uses_proxies = client._exchange.session.trust_env
+    assert addresses == {"https://api.{hostname}"}
+    assert uses_proxies
+
+
+def test_proxies_stand_between_us_and_bybit_only(hourly, connect, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert connect(hourly).server_time() == pd.Timestamp(hourly.now, tz="UTC")
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
 def test_timeout_must_be_positive(timeout):
-    with pytest.raises(ConfigError, match="expected a timeout above 0"):
+    with pytest.raises(ConfigError, match="expected a finite timeout above 0"):
         BybitClient(timeout=timeout)
 
 

@@ -88,6 +88,16 @@ def test_trading_that_ended_is_served_to_its_last_bar(listed, connect):
     assert len(kline_queries(server)) <= 6
 
 
+def test_exchange_that_is_behind_with_its_newest_bars_has_none_of_them(listed, connect):
+    bars = make_bars(24)
+    server = listed(bars)
+    server.now = "2024-01-02T02:30"
+    client = connect(server)
+    pd.testing.assert_frame_equal(client.fetch_ohlcv(SYMBOL, "1h", "2024-01-01"), bars)
+    with pytest.raises(FeedError, match="found none"):
+        client.fetch_ohlcv(SYMBOL, "1h", "2024-01-02")
+
+
 def test_holes_are_asked_for_again_once_then_left(listed, connect):
     bars = without(make_bars(2500), slice(40, 45), [1700])
     server = listed(bars)

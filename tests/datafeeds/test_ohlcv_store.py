@@ -228,14 +228,11 @@ def stored(store):
     span = store.span(*key)
     return 0 if span is None else bars.index.get_loc(span[1]) + 1
 
-def in_child(work, seconds=None):
+def in_child(work):
     child = os.fork()
     if child == 0:
         work()
         os._exit(0)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 def check(store, at_least):
@@ -272,20 +269,35 @@ for place, name, deed, grows in [
         assert check(store, before) == (grows or before)
         assert store.write(*key, bars.iloc[:1000]) == 1000 - (grows or before)
 
-store, done = OhlcvStore(root / "random"), 0
+store = OhlcvStore(root / "random")
+started = time.monotonic()
+done = store.write(*key, bars.iloc[:250])
+one_write = time.monotonic() - started
 
-def write_on():
+def write_on(killer):
     for start in range(done, len(bars), 250):
-        store.write(*key, bars.iloc[max(start - 10, 0) : start + 250])
+        store.write(*key, bars.iloc[start - 10 : start + 250])
+        os.write(killer, b".")
+
+def kill_after(writes, seconds):
+    told, killer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        write_on(killer)
+        os._exit(0)
+    for _ in range(writes):
+        os.read(told, 1)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.close(told)
+    os.close(killer)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 rng = random.Random(0)
 kills = 0
-started = time.monotonic()
-store.write(*key, bars.iloc[:250])
-one_write = time.monotonic() - started
-for _ in range(25):
-    kills += in_child(write_on, rng.uniform(0, 4 * one_write))
-    done = check(store, done)
+for i in range(24):
+    kills += kill_after(i % 3, rng.uniform(0, 2 * one_write))
+    done = check(store, done + 250 * (i % 3))
 print(kills, done)
 """
 
@@ -299,5 +311,5 @@ def test_killed_writers_leave_the_old_bars_or_the_new(tmp_path):
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     kills, written = map(int, finished.stdout.split())
-    assert kills > 0
-    assert written > 250
+    assert kills == 24
+    assert written >= 250 * 25
