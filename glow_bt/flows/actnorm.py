@@ -51,6 +51,8 @@ class ActNorm(Bijection):
                 f"expected a first training batch of at least 2 rows, found {x.shape[0]}"
             )
         std = x.std(dim=0).clamp_min(_MIN_STD)
+        if not torch.isfinite(std).all():
+            raise FlowError("expected a finite first training batch, found NaN or infinite values")
         self.log_scale.copy_(-std.log())
         self.bias.copy_(-x.mean(dim=0) / std)
         self.initialized.fill_(True)

@@ -77,6 +77,9 @@ class Chain(Bijection):
         if not layers:
             raise FlowError("expected at least one layer in a chain, found none")
         contexts = max(layer.context_features for layer in layers)
+        widths = {layer.num_features for layer in layers}
+        if len(widths) > 1:
+            raise FlowError(f"expected layers of one width in a chain, found {sorted(widths)}")
         super().__init__(layers[0].num_features, contexts)
         self.layers = nn.ModuleList(layers)
 
@@ -119,7 +122,7 @@ class Flow(Bijection):
     def sample(
         self,
         n: int,
-        context: Context | None = None,
+        context: Float[Tensor, "m c"] | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Rows:
@@ -150,7 +153,8 @@ class Flow(Bijection):
         Raises:
             FlowError: naming what was expected and the first offending row.
         """
-        _check_block(x, self.num_features, "rows")
+        dtype = self.prior.dtype
+        _check_block(x, self.num_features, dtype, "rows")
         if self.context_features == 0:
             if context is not None:
                 raise FlowError(
@@ -163,7 +167,7 @@ class Flow(Bijection):
             raise FlowError(
                 f"expected a context of shape (N, {self.context_features}), found none"
             )
-        _check_block(context, self.context_features, "contexts")
+        _check_block(context, self.context_features, dtype, "contexts")
         if context.shape[0] != x.shape[0]:
             raise FlowError(
                 f"expected one context a row, found {context.shape[0]} contexts "
@@ -171,9 +175,13 @@ class Flow(Bijection):
             )
 
 
-def _check_block(x: Tensor, width: int, what: str) -> None:
+def _check_block(x: Tensor, width: int, dtype: torch.dtype, what: str) -> None:
     if x.ndim != 2 or x.shape[1] != width:
         raise FlowError(f"expected {what} of shape (N, {width}), found {tuple(x.shape)}")
+    if x.dtype != dtype:
+        raise FlowError(
+            f"expected {what} of the flow's {dtype}, found {x.dtype}; convert one of them"
+        )
     # One sum tells most often that all is finite, at a fraction of a full mask.
     if torch.isfinite(x.sum()):
         return

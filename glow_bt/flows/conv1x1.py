@@ -15,7 +15,7 @@ class InvertibleConv1x1(Bijection):
 
     On a vector a 1x1 convolution is a matrix (elsewhere LULinear, or generalized permutation).
     P is a fixed permutation, L unit lower and U strictly upper triangular; the sign of the
-    diagonal is kept fixed. W starts as a random rotation. log_det = sum(log_s), O(D); the
+    diagonal is kept fixed. W starts as a random orthogonal matrix. log_det = sum(log_s), O(D); the
     inverse goes through two triangular solves, never through an inverted matrix. Kingma &
     Dhariwal 2018, sec. 3.2 (arXiv:1807.03039).
     """

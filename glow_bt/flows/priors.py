@@ -28,6 +28,11 @@ class Prior(nn.Module, ABC):
 
     _like: Tensor
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters, and so of rows and latents."""
+        return self._like.dtype
+
     @abstractmethod
     def log_prob(self, z: Rows) -> PerRow:
         """Return log p(z) of each row, shape (N,)."""

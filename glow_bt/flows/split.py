@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from glow_bt.errors import FlowError
 from glow_bt.flows.base import Bijection, Context, PerRow, Rows
 from glow_bt.flows.coupling import ConditionalAffine
 
@@ -24,6 +25,8 @@ class Split(Bijection):
 
     def __init__(self, num_features: int, context_features: int = 0) -> None:
         super().__init__(num_features, context_features)
+        if num_features < 2:
+            raise FlowError(f"expected at least 2 features to split, found {num_features}")
         self.num_latent = num_features // 2
         num_onward = num_features - self.num_latent
         self.standardize = ConditionalAffine(

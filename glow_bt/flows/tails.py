@@ -38,8 +38,10 @@ class TailLayer(Bijection):
 
     def __init__(self, num_features: int, min_index: float = 0.1) -> None:
         super().__init__(num_features)
-        if not min_index > 0:
-            raise FlowError(f"expected min_index above 0, found {min_index}")
+        if not 0 < min_index < _START_INDEX:
+            raise FlowError(
+                f"expected min_index above 0 and below {_START_INDEX:g}, found {min_index}"
+            )
         self.min_index = min_index
         start = math.log(_START_INDEX - min_index)
         self.log_excess = nn.Parameter(torch.full((2, num_features), start))
@@ -84,8 +86,9 @@ def _compress(x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Return z and log dz/dx, elementwise."""
     u = x.square() / index
     w = torch.log1p(u)
-    # log1p(u) / u tends to 1 at 0.
-    half_log_ratio = 0.5 * torch.where(u > 0, w / u.clamp_min(_tiny(u)), 1.0).log()
+    # log1p(u) / u tends to 1 at 0, and is 1 to the last bit below eps.
+    eps = torch.finfo(u.dtype).eps
+    half_log_ratio = 0.5 * torch.where(u > eps, w / u.clamp_min(eps), 1.0).log()
     return x * half_log_ratio.exp(), -half_log_ratio - w
 
 
@@ -93,13 +96,10 @@ def _stretch(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Return x and log dx/dz, elementwise."""
     w = z.square() / index
     # expm1(w) / w = exp(w) * shrink, so that only x itself can overflow.
-    shrink = torch.where(w > 0, -torch.expm1(-w) / w.clamp_min(_tiny(w)), 1.0)
+    eps = torch.finfo(w.dtype).eps
+    shrink = torch.where(w > eps, -torch.expm1(-w) / w.clamp_min(eps), 1.0)
     half_log = 0.5 * shrink.log()
     return z * torch.exp(0.5 * w + half_log), 0.5 * w - half_log
-
-
-def _tiny(x: Tensor) -> float:
-    return torch.finfo(x.dtype).tiny
 
 
 def _marginal_log_likelihood(values: Tensor, index: float) -> float:

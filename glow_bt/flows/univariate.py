@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
 from glow_bt.flows.base import Context, Flow, PerRow, Rows
-from glow_bt.flows.nets import bounded_log_scale, conditioner
+from glow_bt.flows.nets import conditioner, soft_bound
 from glow_bt.flows.priors import NormalPrior
 from glow_bt.flows.tails import TailLayer
 
@@ -18,8 +20,10 @@ __all__ = ["UnivariateFlow"]
 
 # With indices above 1 the mean exists; the margin keeps the shortfall integral well behaved.
 _MIN_INDEX = 1.2
-# Expected shortfall integrates over latents down to this far below the quantile's, where even
-# at the smallest index the integrand is below 1e-30.
+# The context moves the scale by factors between exp(-1) and exp(1).
+_LOG_SCALE_BOUND = 1.0
+# Expected shortfall integrates over latents down to this far below the quantile's (or 0), where
+# even at the smallest index the integrand is below 1e-30.
 _ES_DEPTH = 30.0
 _ES_NODES = 200
 
@@ -33,7 +37,8 @@ class UnivariateFlow(Flow):
     normal quantile pushed through the inverse.
 
     Args:
-        context_features: C, width of the context.
+        context_features: C, width of the context; 0 for one density, where None stands for the
+            context and quantile, expected_shortfall and scale return one value, (1,).
         hidden_dim: width of the network's two hidden layers.
     """
 
@@ -63,7 +68,13 @@ class UnivariateFlow(Flow):
 
     @torch.no_grad()
     def initialize(self, y: Tensor) -> None:
-        """Set location, scale and tail indices from data y (N, 1), robustly, before training."""
+        """Set location, scale and tail indices from data y (N, 1), robustly, before training.
+
+        Raises:
+            FlowError: if y has values that are not finite, or half of them equal.
+        """
+        if not torch.isfinite(y).all():
+            raise FlowError("expected finite values to start from, found some that are not")
         self.location.copy_(y.median())
         quartiles = torch.quantile(y, y.new_tensor([0.25, 0.75]))
         spread = (quartiles[1] - quartiles[0]) / 1.349
@@ -76,19 +87,16 @@ class UnivariateFlow(Flow):
         self.tails.fit((y - self.location) / spread)
 
     @torch.no_grad()
-    def quantile(self, p: float, context: Context) -> PerRow:
+    def quantile(self, p: float, context: Context | None = None) -> PerRow:
         """Return the p-quantile of y given each context, shape (N,); exact.
 
         Raises:
             FlowError: if p is outside (0, 1).
         """
-        _check_level(p)
-        z = torch.special.ndtri(context.new_tensor(p)).expand(context.shape[0], 1)
-        self.check_rows(z, context)
-        return self.inverse(z, context)[0][:, 0]
+        return self.location + self.scale(context) * self.standard_quantile(p)
 
     @torch.no_grad()
-    def cdf(self, x: Rows, context: Context) -> PerRow:
+    def cdf(self, x: Rows, context: Context | None = None) -> PerRow:
         """Return P(Y <= x | context), shape (N,); exact."""
         self.check_rows(x, context)
         z, _ = self.forward(x, context)
@@ -96,28 +104,64 @@ class UnivariateFlow(Flow):
         return below
 
     @torch.no_grad()
-    def expected_shortfall(self, p: float, context: Context) -> PerRow:
+    def expected_shortfall(self, p: float, context: Context | None = None) -> PerRow:
         """Return E[Y | Y <= p-quantile, context], shape (N,).
 
-        (1/p) * integral of the inverse map times the normal density below the p-quantile of
-        the latent, by Gauss-Legendre quadrature (200 nodes). Location and scale factor out, so
-        one integral serves every row.
+        Raises:
+            FlowError: if p is outside (0, 1).
+        """
+        return self.location + self.scale(context) * self.standard_shortfall(p)
+
+    @torch.no_grad()
+    def scale(self, context: Context | None = None) -> PerRow:
+        """Return exp(s(c)) of each context, shape (N,): y = location + scale * u."""
+        rows = self.location.new_zeros(1 if context is None else context.shape[0], 1)
+        self.check_rows(rows, context)
+        return self._log_scale(rows, context)[:, 0].exp()
+
+    def standard_quantile(self, p: float) -> float:
+        """Return the p-quantile of u, which every context shares."""
+        _check_level(p)
+        u, _ = self._tails64().inverse(_normal_quantile(p).reshape(1, 1))
+        return float(u)
+
+    def standard_shortfall(self, p: float) -> float:
+        """Return E[U | U <= p-quantile], which every context shares.
+
+        (1/p) * integral of the tail layer's inverse times the normal density below the
+        p-quantile of the latent, by Gauss-Legendre quadrature (200 nodes). An interval that
+        holds 0, where left and right tail meet, is cut there.
         """
         _check_level(p)
-        self.check_rows(context.new_zeros(context.shape[0], 1), context)
-        upper = float(torch.special.ndtri(torch.tensor(p, dtype=torch.float64)))
-        nodes, weights = np.polynomial.legendre.leggauss(_ES_NODES)
-        half = 0.5 * _ES_DEPTH
-        z = torch.from_numpy(upper + half * (nodes - 1.0))[:, None]
-        # In float64 whatever the flow's own type is: u grows like exp(z^2 / (2 index)).
-        u, _ = deepcopy(self.tails).double().inverse(z)
-        density = NormalPrior(1).double().log_prob(z).exp()
-        mean = float((torch.from_numpy(weights) * u[:, 0] * density).sum()) * half / p
-        return mean * self._log_scale(context, context)[:, 0].exp() + self.location
+        upper = float(_normal_quantile(p))
+        turn = min(upper, 0.0)
+        tails = self._tails64()
+        pieces = pairwise([turn - _ES_DEPTH, turn, upper])
+        return sum(_latent_integral(tails, low, high) for low, high in pieces) / p
+
+    def _tails64(self) -> TailLayer:
+        """Return the tail layer in float64: u grows like exp(z^2 / (2 index))."""
+        return deepcopy(self.tails).double().requires_grad_(False)
 
     def _log_scale(self, like: Tensor, context: Tensor | None) -> Tensor:
         condition = like[:, :0] if context is None else context
-        return self.log_scale + bounded_log_scale(self.net(condition))
+        change: Tensor = soft_bound(self.net(condition), _LOG_SCALE_BOUND)
+        return self.log_scale + change
+
+
+def _latent_integral(tails: TailLayer, low: float, high: float) -> float:
+    """Return the integral of tails' inverse times the normal density from low to high."""
+    nodes, weights = np.polynomial.legendre.leggauss(_ES_NODES)
+    half = 0.5 * (high - low)
+    z = torch.from_numpy(low + half * (nodes + 1.0))
+    u, _ = tails.inverse(z[:, None])
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return half * float((torch.from_numpy(weights) * u[:, 0] * density).sum())
+
+
+def _normal_quantile(p: float) -> Tensor:
+    z: Tensor = torch.special.ndtri(torch.tensor(p, dtype=torch.float64))
+    return z
 
 
 def _check_level(p: float) -> None:
