@@ -307,12 +307,13 @@ def stall(seconds):
     return lambda reply: replace(reply, stall=seconds)
 
 
-def _stale_forming_bar(rows):
-    """The bar after the newest, as when the exchange ignores the end."""
-    if len(rows) < 2:
-        return rows
-    step = int(rows[0][0]) - int(rows[1][0])
-    return [[str(int(rows[0][0]) + step), *rows[0][1:]], *rows]
+def _forming_bar(answer):
+    """The bar that is forming now before the others, as when the exchange ignores the end."""
+    rows = answer["result"]["list"]
+    if len(rows) > 1:
+        newest, step = int(rows[0][0]), int(rows[0][0]) - int(rows[1][0])
+        forming = newest + (answer["time"] - newest) // step * step
+        rows.insert(0, [str(forming), *rows[0][1:]])
 
 
 HTML = b"<!DOCTYPE html><html><body>Checking your browser...</body></html>"
@@ -363,7 +364,7 @@ FAULTS = {
     "short_page": edit_rows(lambda rows: rows[: len(rows) // 2]),
     "hole": edit_rows(lambda rows: rows[:3] + rows[6:]),
     "no_rows": edit_rows(lambda rows: []),
-    "stale_forming_bar": edit_rows(_stale_forming_bar),
+    "forming_bar": edit(_forming_bar),
     "other_symbol": edit(lambda answer: answer["result"].update(symbol="DOGEUSDT")),
 }
 
