@@ -68,7 +68,7 @@ class TailLayer(Bijection):
         The likelihood is that of `x` (N, D) under a standard normal latent; x should be
         centred at 0 with a body of unit scale. It is a start for training, not its end.
         """
-        candidates = [a for a in _INDEX_GRID if a > self.min_index]
+        candidates = [float(a) for a in _INDEX_GRID if a > self.min_index]
         for side, keep in enumerate((x < 0, x >= 0)):
             for feature in range(self.num_features):
                 values = x[keep[:, feature], feature]
