@@ -35,7 +35,7 @@ def test_the_cerebro_example_runs_as_written(tmp_path, monkeypatch, capsys):
     assert len(states) == 300 - artifact.spec.min_bars + 1
     assert states["var"].lt(0).all()
     assert (states["exposure"] > 0).any(), "the example never bought"
-    assert "log_prob" in capsys.readouterr().out
+    assert "5 rows x 10 columns" in capsys.readouterr().out
 
 
 def test_every_command_line_in_readme_is_a_real_one():

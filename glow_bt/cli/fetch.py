@@ -45,15 +45,16 @@ def fetch(
       glow-bt fetch --symbol BTC/USDT:USDT --timeframe 1h --since 2024-01-01 --out btc.parquet
     """
     from datafeeds.bybit_client import BybitClient
-
     from glow_bt import ohlcv
     from glow_bt.cli.output import FetchProgress
     from glow_bt.errors import ResultsError
 
     if out.exists() and not overwrite:
         raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
-    client = BybitClient(base_url=base_url, seed=seed)
-    with FetchProgress(f"{symbol} {timeframe}") as progress:
+    with (
+        BybitClient(base_url=base_url, seed=seed) as client,
+        FetchProgress(f"{symbol} {timeframe}") as progress,
+    ):
         bars = client.fetch_ohlcv(symbol, timeframe, since, until, progress=progress)
     ohlcv.write_bars(bars, out)
     gaps = ohlcv.find_gaps(bars)
@@ -61,8 +62,8 @@ def fetch(
         "symbol": symbol,
         "timeframe": timeframe,
         "bars": len(bars),
-        "from": bars.index[0].isoformat() if len(bars) else None,
-        "until": bars.index[-1].isoformat() if len(bars) else None,
+        "from": bars.index[0].isoformat(),
+        "until": bars.index[-1].isoformat(),
         "gaps": len(gaps),
         "missing_bars": sum(gap.missing for gap in gaps),
         "sha256": ohlcv.bars_sha256(bars),
