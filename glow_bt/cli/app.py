@@ -10,6 +10,7 @@ import click
 
 import glow_bt
 from glow_bt.cli.fetch import fetch
+from glow_bt.cli.options import ExampleGroup
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
 from glow_bt.cli.train import train
 from glow_bt.errors import GlowError
@@ -17,19 +18,21 @@ from glow_bt.errors import GlowError
 __all__ = ["app", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.group(
+    cls=ExampleGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99},
+    examples=(
+        "glow-bt demo",
+        "glow-bt fetch --symbol BTC/USDT:USDT --timeframe 1h --since 2024-01-01 --out btc.parquet",
+        "glow-bt train btc.parquet --out models/btc",
+        "glow-bt backtest btc.parquet --model models/btc --out results/btc",
+    ),
+)
 @click.version_option(glow_bt.__version__, prog_name="glow-bt")
 def app() -> None:
-    r"""GLOW normalizing flows inside Backtrader.
+    """GLOW normalizing flows inside Backtrader.
 
     Fetch bars, train a model on the past, run it over bars it has not seen, read the result.
-
-    \b
-    Example:
-      glow-bt demo
-      glow-bt fetch --symbol BTC/USDT:USDT --timeframe 1h --since 2024-01-01 --out btc.parquet
-      glow-bt train btc.parquet --out models/btc
-      glow-bt backtest btc.parquet --model models/btc --out results/btc
 
     Exit codes: 0 done, 1 failed, 2 wrong call.
     """

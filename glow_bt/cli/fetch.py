@@ -7,12 +7,17 @@ from pathlib import Path
 
 import click
 
-from glow_bt.cli.options import output_options
+from glow_bt.cli.options import ExampleCommand, output_options
 
 __all__ = ["fetch"]
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "glow-bt fetch --symbol BTC/USDT:USDT --timeframe 1h --since 2024-01-01 --out btc.parquet",
+    ),
+)
 @click.option("--symbol", required=True, help="As ccxt names it, such as BTC/USDT:USDT.")
 @click.option("--timeframe", required=True, help="1m, 5m, 15m, 1h, 4h, 1d, ...")
 @click.option("--since", required=True, help="First bar, ISO 8601 (UTC).")
@@ -38,22 +43,17 @@ def fetch(
     seed: int,
     as_json: bool,
 ) -> None:
-    r"""Fetch closed bars from Bybit. No account or key is needed.
-
-    \b
-    Example:
-      glow-bt fetch --symbol BTC/USDT:USDT --timeframe 1h --since 2024-01-01 --out btc.parquet
-    """
+    """Fetch closed bars from Bybit. No account or key is needed."""
     from datafeeds.bybit_client import BybitClient
     from glow_bt import ohlcv
-    from glow_bt.cli.output import FetchProgress
+    from glow_bt.cli.output import fetch_progress
     from glow_bt.errors import ResultsError
 
     if out.exists() and not overwrite:
         raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
     with (
         BybitClient(base_url=base_url, seed=seed) as client,
-        FetchProgress(f"{symbol} {timeframe}") as progress,
+        fetch_progress(f"{symbol} {timeframe}") as progress,
     ):
         bars = client.fetch_ohlcv(symbol, timeframe, since, until, progress=progress)
     ohlcv.write_bars(bars, out)

@@ -13,9 +13,40 @@ if TYPE_CHECKING:
 
     from glow_bt.training import TrainConfig
 
-__all__ = ["load_bars", "out_option", "output_options", "train_config", "training_options"]
+__all__ = [
+    "ExampleCommand",
+    "ExampleGroup",
+    "load_bars",
+    "out_option",
+    "output_options",
+    "train_config",
+    "training_options",
+]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class _WithExamples(click.Command):
+    """A command whose help ends with examples, line by line as they are typed."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples without wrapping them."""
+        super().format_epilog(ctx, formatter)
+        formatter.write("\nExample:\n")
+        for line in self.examples:
+            formatter.write(f"  {line}\n")
+
+
+class ExampleCommand(_WithExamples):
+    """A command with `examples`."""
+
+
+class ExampleGroup(_WithExamples, click.Group):
+    """A group of commands with `examples`."""
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,37 +74,46 @@ def out_option(default: str | None, what: str) -> Decorator:
     return decorate
 
 
+# Defaults are TrainConfig's, repeated here so that --help need not load it (a test compares).
 _TRAINING_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
-    ("--seed", "seed", int, "Seed of every random choice."),
-    ("--levels", "num_levels", int, "Levels of the state flow."),
-    ("--steps", "num_steps", int, "Steps (ActNorm, 1x1 convolution, coupling) a level."),
-    ("--hidden", "hidden_dim", int, "Hidden width of the couplings."),
-    ("--epochs", "max_epochs", int, "Upper limit on epochs; training stops early."),
-    ("--patience", "patience", int, "Epochs without a better validation NLL before stopping."),
-    ("--batch-size", "batch_size", int, "Rows a training step."),
-    ("--learning-rate", "learning_rate", float, "Adam's learning rate at the start."),
-    ("--false-alarm-rate", "false_alarm_rate", float, "Held-out states outside the filter."),
-    ("--horizon", "direction_horizon", int, "Bars ahead that direction is fitted on."),
-    ("--regimes", "num_regimes", int, "Number of regimes."),
+    ("--seed", "seed", 0, "Seed of every random choice."),
+    ("--levels", "num_levels", 3, "Levels of the state flow."),
+    ("--steps", "num_steps", 4, "Steps (ActNorm, 1x1 convolution, coupling) a level."),
+    ("--hidden", "hidden_dim", 32, "Hidden width of the couplings."),
+    ("--epochs", "max_epochs", 100, "Upper limit on epochs; training stops early."),
+    ("--patience", "patience", 20, "Epochs without a better validation NLL before stopping."),
+    ("--batch-size", "batch_size", 256, "Rows a training step."),
+    ("--learning-rate", "learning_rate", 1e-3, "Adam's learning rate at the start."),
+    ("--false-alarm-rate", "false_alarm_rate", 0.05, "Held-out states outside the filter."),
+    ("--horizon", "direction_horizon", 5, "Bars ahead that direction is fitted on."),
+    ("--regimes", "num_regimes", 3, "Number of regimes."),
+)
+_TRAINING_CHOICES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("--base", "base", ("normal", "student_t", "mixture"), "Distribution of the latents."),
+    ("--regime-method", "regime_method", ("gmm", "kmeans", "base"), "How regimes are found."),
 )
 
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the trainer's settings, with TrainConfig's defaults."""
-    for flag, name, kind, text in reversed(_TRAINING_OPTIONS):
-        function = click.option(flag, name, type=kind, default=None, help=text)(function)
-    for flag, name, choices, text in (
-        ("--base", "base", ("normal", "student_t", "mixture"), "Distribution of the latents."),
-        ("--regime-method", "regime_method", ("gmm", "kmeans", "base"), "How regimes are found."),
-    ):
-        function = click.option(flag, name, type=click.Choice(choices), default=None, help=text)(
-            function
-        )
+    for flag, name, choices, text in reversed(_TRAINING_CHOICES):
+        function = click.option(
+            flag,
+            name,
+            type=click.Choice(choices),
+            default=choices[0],
+            show_default=True,
+            help=text,
+        )(function)
+    for flag, name, default, text in reversed(_TRAINING_OPTIONS):
+        function = click.option(
+            flag, name, type=type(default), default=default, show_default=True, help=text
+        )(function)
     return function
 
 
 def train_config(settings: dict[str, Any]) -> TrainConfig:
-    """Return the trainer's settings from those options that were given."""
+    """Return the trainer's settings among a command's options."""
     from glow_bt.training import TrainConfig
 
     given = {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["FetchProgress", "print_study"]
+__all__ = ["fetch_progress", "print_study"]
 
 # Printed where nobody's terminal decides on the width.
 _PIPED_WIDTH = 120
@@ -75,34 +75,22 @@ def _format(value: float | None, pattern: str) -> str:
     return "-" if value is None else pattern.format(value)
 
 
-class FetchProgress:
-    """Shows bars fetched, rate and time left; silent where standard error is not a terminal."""
+@contextmanager
+def fetch_progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show bars fetched and time left while a block runs; silent where nobody watches.
 
-    def __init__(self, label: str) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} bars"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(label, total=1)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bars are there."""
-        self._progress.update(self._task, completed=done, total=total)
+    Yields:
+        A callback that takes how many bars are there, and how many there will be.
+    """
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} bars"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task(label, total=1)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

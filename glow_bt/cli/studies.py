@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glow_bt.cli.options import (
+    ExampleCommand,
     load_bars,
     out_option,
     output_options,
@@ -46,7 +47,13 @@ def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--long-only", is_flag=True, help="Never short.")(function)
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "glow-bt demo",
+        "glow-bt demo --sample nasdaq --out results/nasdaq --seed 1",
+    ),
+)
 @out_option("results/demo", "the results")
 @click.option(
     "--sample",
@@ -60,15 +67,10 @@ def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @training_options
 @output_options
 def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
-    r"""Run the whole job on embedded bars: train, backtest with costs, tearsheet.
+    """Run the whole job on embedded bars: train, backtest with costs, tearsheet.
 
     Walk-forward over real S&P 500 days: each model is trained on its own past only. Needs no
     network and takes about two minutes.
-
-    \b
-    Example:
-      glow-bt demo
-      glow-bt demo --sample nasdaq --out results/nasdaq --seed 1
     """
     from datafeeds.samples import load_sample
 
@@ -77,7 +79,11 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
     _walk_forward(load_sample(sample), title, out, overwrite, as_json, options, "demo")
 
 
-@click.command("walk-forward")
+@click.command(
+    "walk-forward",
+    cls=ExampleCommand,
+    examples=("glow-bt walk-forward btc.parquet --folds 4 --out results/btc",),
+)
 @click.argument("bars", type=click.Path(path_type=Path))
 @out_option(None, "the results")
 @click.option("--folds", type=int, default=4, show_default=True, help="Test spans.")
@@ -93,12 +99,7 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
 def walk_forward(
     bars: Path, out: Path, overwrite: bool, fill_gaps: bool, as_json: bool, **options: Any
 ) -> None:
-    r"""Train fold by fold on the bars in file BARS and run one backtest over all test spans.
-
-    \b
-    Example:
-      glow-bt walk-forward btc.parquet --folds 4 --out results/btc
-    """
+    """Train fold by fold on the bars in file BARS and run one backtest over all test spans."""
     _refuse_existing(out, overwrite)
     frame = load_bars(bars, fill_gaps)
     _walk_forward(
@@ -106,7 +107,10 @@ def walk_forward(
     )
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    examples=("glow-bt backtest btc.parquet --model models/btc --out results/btc",),
+)
 @click.argument("bars", type=click.Path(path_type=Path))
 @click.option(
     "--model",
@@ -129,12 +133,7 @@ def backtest(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Run a trained model over the bars in file BARS that come after its training.
-
-    \b
-    Example:
-      glow-bt backtest btc.parquet --model models/btc --out results/btc
-    """
+    """Run a trained model over the bars in file BARS that come after its training."""
     from glow_bt.artifact import load_artifact
 
     _refuse_existing(out, overwrite)
@@ -152,17 +151,12 @@ def backtest(
     )
 
 
-@click.command()
+@click.command(cls=ExampleCommand, examples=("glow-bt report results/btc",))
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, help="Accepted for uniformity; nothing is random.")
 @output_options
 def report(run_dir: Path, seed: int, as_json: bool) -> None:
-    r"""Write tearsheet.html and model.html of a finished run anew, and print its table.
-
-    \b
-    Example:
-      glow-bt report results/btc
-    """
+    """Write tearsheet.html and model.html of a finished run anew, and print its table."""
     from glow_bt.evaluation.run_folder import read_run, write_pages
 
     run = read_run(run_dir)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from glow_bt.cli.options import (
+    ExampleCommand,
     load_bars,
     out_option,
     output_options,
@@ -19,7 +20,14 @@ from glow_bt.cli.options import (
 __all__ = ["train"]
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "glow-bt train btc.parquet --out models/btc",
+        "glow-bt train btc.parquet --out models/btc --train-until 2024-06-01 "
+        "--validation-until 2024-09-01",
+    ),
+)
 @click.argument("bars", type=click.Path(path_type=Path))
 @out_option(None, "the model")
 @click.option("--train-until", default=None, help="First stamp after the training block.")
@@ -35,15 +43,10 @@ def train(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    r"""Train on the bars in file BARS (CSV or Parquet).
+    """Train on the bars in file BARS (CSV or Parquet).
 
     Chronological 70/15/15 split, or by dates; the last part is measured but never learned from.
     An interrupted call goes on where it was when called again.
-
-    \b
-    Example:
-      glow-bt train btc.parquet --out models/btc --train-until 2024-06-01 \
-          --validation-until 2024-09-01
     """
     from glow_bt.artifact import save_artifact
     from glow_bt.errors import ArtifactError

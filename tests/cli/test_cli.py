@@ -17,6 +17,7 @@ import pytest
 from datafeeds.samples import load_sp500
 from glow_bt.cli import main
 from glow_bt.cli.app import app
+from glow_bt.training import TrainConfig
 
 SMALL = ["--hidden", "8", "--levels", "1", "--steps", "1", "--epochs", "2", "--regimes", "2"]
 
@@ -54,9 +55,17 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert call(command, "--help") == 0
     text = capsys.readouterr().out
     assert "Example:" in text
-    assert f"glow-bt {command}" in text
+    assert f"\n  glow-bt {command} " in f"{text} ".replace("\n", " \n")
     assert "--json" in text
     assert "--seed" in text
+
+
+def test_options_show_the_trainers_own_defaults():
+    options = {option.name: option.default for option in app.commands["train"].params}
+    config = TrainConfig().to_dict()
+    shared = options.keys() & config.keys() - {"train_until", "validation_until"}
+    assert len(shared) > 10
+    assert {name: options[name] for name in shared} == {name: config[name] for name in shared}
 
 
 @pytest.mark.parametrize(
