@@ -1,0 +1,85 @@
+import json
+from dataclasses import fields
+
+import pytest
+
+from glow_bt.errors import ConfigError
+from glow_bt.training import TrainConfig
+from glow_bt.training.config import utc_stamp
+from tests.models import utc
+
+
+def test_settings_survive_json():
+    config = TrainConfig(fractions=(0.5, 0.3, 0.2), base="mixture", regime_method="base", seed=7)
+    again = TrainConfig(**json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+
+
+def test_names_are_those_of_the_settings():
+    assert TrainConfig.names() == tuple(f.name for f in fields(TrainConfig))
+    assert set(TrainConfig.names()) == set(TrainConfig().to_dict())
+
+
+WHOLE = (
+    "num_levels",
+    "num_steps",
+    "hidden_dim",
+    "return_hidden_dim",
+    "max_epochs",
+    "patience",
+    "plateau_patience",
+    "direction_horizon",
+    "num_regimes",
+)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("value", [0, -3, 2.0, "3", None, True])
+def test_sizes_that_are_no_whole_number_above_0_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"expected {name} to be a whole number"):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 1}, "batch_size to be a whole number of at least 2"),
+        ({"seed": -1}, "seed to be a whole number of at least 0"),
+        ({"seed": 2**32}, "seed of at most 4294967295"),
+        ({"purge": -1}, "purge to be a whole number of at least 0"),
+        ({"purge": 62.0}, "purge to be a whole number of at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate above 0 and finite"),
+        ({"clip_norm": float("inf")}, "clip_norm above 0 and finite"),
+        ({"weight_decay": -1e-4}, "weight_decay of 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay of 0 or more"),
+        ({"false_alarm_rate": 0.0}, "false_alarm_rate inside"),
+        ({"false_alarm_rate": 1.0}, "false_alarm_rate inside"),
+        ({"fractions": (0.7, 0.2, 0.2)}, "sum to 1"),
+        ({"fractions": (0.7, 0.3)}, "sum to 1"),
+        ({"base": "cauchy"}, "base among normal, student_t, mixture"),
+        ({"regime_method": "hmm"}, "regime_method among gmm, kmeans, base"),
+        ({"regime_method": "base"}, "base 'mixture' with regime_method 'base'"),
+        ({"train_until": "2020-01-01"}, "together, found only one"),
+        ({"validation_until": "2020-01-01"}, "together, found only one"),
+        ({"train_until": "2020-01-01", "validation_until": "soon"}, "ISO 8601"),
+        (
+            {"train_until": "2020-01-01", "validation_until": "2019-01-01"},
+            "train_until before validation_until",
+        ),
+        (
+            {"train_until": "2020-01-01T01:00+01:00", "validation_until": "2020-01-01"},
+            "train_until before validation_until",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**settings)
+
+
+def test_dates_without_a_zone_are_utc():
+    assert utc_stamp("2020-01-01") == utc("2020-01-01")
+    assert utc_stamp("2020-01-01T02:00+02:00") == utc("2020-01-01")
+    TrainConfig(train_until="2020-01-01", validation_until="2020-01-01T00:00:01+00:00")

@@ -1,0 +1,345 @@
+import json
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import multivariate_normal, norm
+
+from glow_bt.artifact.manifest import manifest_of, tensors_of
+from glow_bt.direction import DirectionReadout
+from glow_bt.errors import ConfigError, DataError, FeatureError, TooFewBarsError
+from glow_bt.features import DEFAULT_SPEC, FeatureSpec, compute_features, volatility_array
+from glow_bt.folds import chronological_split
+from glow_bt.likelihood import LikelihoodFilter
+from glow_bt.ohlcv import bars_sha256
+from glow_bt.training import TrainConfig, train
+from tests.models import SMALL_BARS, SMALL_CONFIG, small_artifact, small_config, sp500_bars
+
+PURGE = DEFAULT_SPEC.min_bars
+FOLD = chronological_split(SMALL_BARS, purge=PURGE, fractions=SMALL_CONFIG.fractions)
+QUICK = small_config(max_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return sp500_bars(0, SMALL_BARS)
+
+
+@pytest.fixture(scope="module")
+def quick(bars):
+    return train(bars, QUICK)
+
+
+def moved(bars, positions, factor=1.7):
+    """Other prices and volumes on some bars, each still a valid bar."""
+    changed = bars.copy()
+    changed.iloc[positions] *= [factor] * 4 + [2.0]
+    return changed
+
+
+def differences(a, b):
+    """Names of tensors and manifest entries that are not the same to the bit."""
+    left, right = tensors_of(a), tensors_of(b)
+    assert left.keys() == right.keys()
+    names = {name for name in left if not torch.equal(left[name], right[name])}
+    flat = [pd.json_normalize(manifest_of(m)).iloc[0].to_dict() for m in (a, b)]
+    return names | {key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)}
+
+
+def states_of(bars, artifact):
+    """Scaled states by the public route, and the position of the first in the bars."""
+    features = compute_features(bars, artifact.spec).to_numpy()[PURGE - 1 :]
+    return (features - artifact.scaler.centre) / artifact.scaler.scale
+
+
+def rows_of(block):
+    return np.arange(max(block.start, PURGE - 1), block.stop) - (PURGE - 1)
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_state_nll_is_that_of_normal_latents_and_the_jacobian(bars, quick, name):
+    rows = torch.from_numpy(states_of(bars, quick)[rows_of(getattr(FOLD, name))]).requires_grad_()
+    z, _ = quick.state_flow(rows)
+    # Rows do not touch one another, so D backward passes give all Jacobians.
+    jacobian = torch.stack(
+        [torch.autograd.grad(z[:, i].sum(), rows, retain_graph=True)[0] for i in range(16)], dim=1
+    )
+    log_det = np.linalg.slogdet(jacobian.numpy())[1]
+    nll = -(norm.logpdf(z.detach().numpy()).sum(axis=1) + log_det).mean()
+    metrics = quick.training.metrics
+    assert metrics[f"state_{name}_nll"] == pytest.approx(nll, rel=1e-9)
+    assert metrics[f"state_{name}_bits_per_dim"] == pytest.approx(nll / 16 / np.log(2), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_return_nll_is_that_of_log_returns_in_their_own_units(bars, quick, name):
+    block, flow = getattr(FOLD, name), quick.return_flow
+    rows = rows_of(block)[:-1]
+    positions = rows + PURGE - 1
+    log_close = np.log(bars["close"].to_numpy())
+    returns = log_close[positions + 1] - log_close[positions]
+    assert positions.max() + 1 < block.stop
+    x = torch.from_numpy(states_of(bars, quick)[rows])
+    scale = np.exp(float(flow.log_scale) + np.tanh(flow.net(x)[:, 0].numpy()))
+    volatility = volatility_array(bars["close"].to_numpy(), quick.spec)[positions]
+    u = (returns / volatility - float(flow.location)) / scale
+    index = np.where(u < 0, *flow.tails.index.numpy()[:, 0])
+    z = np.sign(u) * np.sqrt(index * np.log1p(u**2 / index))
+    density = norm.pdf(z) * u / (1 + u**2 / index) / z / scale / volatility
+    expected = -np.log(density).mean()
+    assert quick.training.metrics[f"return_{name}_nll"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_density_of_returns_integrates_to_1(bars, quick):
+    """The same, without a formula: the density is the slope of the distribution function."""
+    x = torch.from_numpy(states_of(bars, quick)[:1])
+    grid = torch.linspace(-40, 40, 8001, dtype=torch.float64)[:, None]
+    density = quick.return_flow.log_prob(grid, x.expand(len(grid), -1)).exp().numpy()
+    cdf = quick.return_flow.cdf(grid, x.expand(len(grid), -1)).numpy()
+    np.testing.assert_allclose(density[1:-1], np.gradient(cdf, 0.01)[1:-1], atol=2e-4)
+    assert np.trapezoid(density, dx=0.01) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_gaussian_nll_is_scipys(bars, quick):
+    x = states_of(bars, quick)
+    train_x, test_x = x[rows_of(FOLD.train)], x[rows_of(FOLD.test)]
+    gaussian = multivariate_normal(train_x.mean(axis=0), np.cov(train_x.T))
+    expected = -gaussian.logpdf(test_x).mean()
+    assert quick.training.metrics["gaussian_test_nll"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_filter_and_direction_are_those_of_their_blocks(bars, quick):
+    x = states_of(bars, quick)
+    reading = quick.read(x)
+    held_out = reading.log_prob[rows_of(FOLD.validation)] + quick.scaler.log_det
+    expected = LikelihoodFilter.fit(held_out, QUICK.false_alarm_rate)
+    np.testing.assert_allclose(quick.likelihood.quantiles, expected.quantiles, rtol=1e-12)
+
+    log_close = np.log(bars["close"].to_numpy())
+    volatility = volatility_array(bars["close"].to_numpy(), quick.spec)
+    parts = []
+    for block in (FOLD.train, FOLD.validation):
+        rows = rows_of(block)[:-5]
+        at = rows + PURGE - 1
+        assert at.max() + 5 == block.stop - 1
+        parts += [reading.latents[rows], (log_close[at + 5] - log_close[at]) / volatility[at]]
+    scaled = [part if part.ndim == 2 else part / np.sqrt(5) for part in parts]
+    expected = DirectionReadout.fit(*scaled, 5)
+    np.testing.assert_allclose(quick.direction.coefficients, expected.coefficients, rtol=1e-6)
+    assert quick.direction.intercept == pytest.approx(expected.intercept, rel=1e-9)
+    assert quick.direction.slope_belief == pytest.approx(expected.slope_belief, abs=1e-6)
+
+
+def test_the_record_says_what_was_used(bars, quick):
+    record = quick.training
+    assert record.trained_from == bars.index[0]
+    assert record.trained_until == bars.index[FOLD.validation.stop - 1]
+    assert record.n_bars == FOLD.validation.stop == 560
+    assert record.bar_seconds == 86_400
+    assert record.data_sha256 == bars_sha256(bars.iloc[:560])
+    assert TrainConfig(**json.loads(json.dumps(record.config))) == QUICK
+    assert record.seed == QUICK.seed
+    assert {"glow_bt", "torch", "numpy", "python"} <= record.versions.keys()
+    assert len(record.history["state"]["validation_nll"]) == record.metrics["state_epochs"] == 1
+    assert record.metrics["state_skipped_steps"] == 0
+    assert record.metrics["max_condition_number"] >= 1
+    assert 16 <= len(quick.probe) <= 31
+
+
+def test_bars_after_validation_change_nothing_but_the_measurements_of_the_test(bars, quick):
+    other = train(moved(bars, slice(FOLD.validation.stop, None)), QUICK)
+    changed = differences(quick, other)
+    assert changed
+    assert all("_test_" in name for name in changed)
+
+
+def test_without_any_bars_after_validation_the_model_is_the_same(bars, quick):
+    dates = {
+        "train_until": bars.index[FOLD.train.stop].isoformat(),
+        "validation_until": bars.index[FOLD.validation.stop].isoformat(),
+    }
+    other = train(bars.iloc[: FOLD.validation.stop], replace(QUICK, **dates))
+    changed = differences(quick, other)
+    assert {name for name in changed if "_test_" not in name} == {
+        "training.config.train_until",
+        "training.config.validation_until",
+    }
+
+
+def test_validation_bars_change_no_parameter_that_training_bars_set(bars, quick):
+    other = train(moved(bars, slice(FOLD.validation.start, None)), QUICK)
+    changed = differences(quick, other)
+    set_by_training = (
+        *("scaler", "state_flow.", "return_flow.", "regimes."),
+        *("direction.coefficients", "direction.covariance", "direction.centre"),
+    )
+    assert not [name for name in changed if name.startswith(set_by_training)]
+    assert {"likelihood.quantiles", "probe.states"} <= changed
+
+
+def test_nothing_reaches_over_the_border_of_a_block(bars):
+    """With a purge above the longest window, bars stay that no window and no return may see."""
+    config = replace(QUICK, purge=PURGE + 18)
+    unseen = range(FOLD.train.stop, FOLD.train.stop + 19)
+    assert unseen.stop == FOLD.train.stop + config.purge - (PURGE - 1)
+    between = [*unseen, *(FOLD.validation.stop + i for i in range(19))]
+    changed = differences(train(bars, config), train(moved(bars, between), config))
+    assert changed == {"training.data_sha256"}
+
+
+def test_dates_mean_the_positions_of_the_first_bars_after_the_blocks(bars, quick):
+    # A Sunday: the first bar after it is Monday's.
+    stamp = bars.index[FOLD.train.stop + 3]
+    sunday = stamp - pd.Timedelta(days=1)
+    train_stop = int(bars.index.searchsorted(sunday))
+    config = replace(
+        QUICK,
+        train_until=sunday.isoformat(),
+        validation_until=bars.index[FOLD.validation.stop].tz_localize(None).isoformat(),
+    )
+    artifact = train(bars, config)
+    assert artifact.training.trained_until == quick.training.trained_until
+    scaler = artifact.scaler
+    expected = np.median(compute_features(bars).to_numpy()[PURGE - 1 : train_stop], axis=0)
+    np.testing.assert_allclose(scaler.centre, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("purge", [0, PURGE - 1])
+def test_a_purge_below_the_longest_window_is_refused(bars, purge):
+    with pytest.raises(ConfigError, match=f"purge of at least {PURGE} bars.*found {purge}; raise"):
+        train(bars, small_config(purge=purge))
+
+
+def test_the_same_seed_gives_the_same_model_to_the_bit_and_another_seed_another(bars, quick):
+    assert not differences(quick, train(bars, QUICK))
+    changed = differences(quick, train(bars, replace(QUICK, seed=1)))
+    assert {
+        "state_flow.levels.0.layers.2.affine.net.1.weight",
+        "return_flow.net.1.weight",
+    } <= changed
+    assert not any(name.startswith("scaler") for name in changed)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_changes_nothing_and_is_given_back(bars, quick, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert not differences(quick, train(bars, QUICK))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_global_random_states_are_left_alone(bars):
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    train(bars, replace(QUICK, base="mixture"))
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before[1])  # noqa: NPY002
+
+
+def test_progress_hears_of_every_epoch_of_both_flows(bars):
+    heard = []
+    config = small_config(max_epochs=2)
+    train(bars, config, progress=lambda *told: heard.append(told))
+    assert [(flow, epoch.number) for flow, epoch, _, _ in heard] == [
+        *(("state", 1), ("state", 2)),
+        *(("return", 1), ("return", 2)),
+    ]
+    assert {(limit, width) for flow, _, limit, width in heard if flow == "state"} == {(2, 16)}
+
+
+def mean_volatility(artifact, bars):
+    """Mean volatility of the training bars of each regime."""
+    rows = rows_of(FOLD.train)
+    labels = artifact.read(states_of(bars, artifact)[rows]).regime
+    volatility = volatility_array(bars["close"].to_numpy(), artifact.spec)[rows + PURGE - 1]
+    return [volatility[labels == k].mean() for k in range(artifact.regimes.num_regimes)]
+
+
+@pytest.mark.parametrize("method", ["gmm", "kmeans"])
+def test_regime_0_is_the_calmest(bars, method):
+    means = mean_volatility(train(bars, replace(QUICK, regime_method=method)), bars)
+    assert means == sorted(means)
+
+
+@pytest.fixture(scope="module")
+def mixture(bars):
+    return train(bars, small_config(base="mixture", regime_method="base", max_epochs=2))
+
+
+def test_regimes_of_the_base_are_its_components_in_order_of_volatility(bars, mixture):
+    means = mean_volatility(mixture, bars)
+    assert np.isfinite(means).all()
+    assert means == sorted(means)
+    z = mixture.read(states_of(bars, mixture)).latents
+    posterior = mixture.state_flow.prior.posterior(torch.from_numpy(z)).numpy()
+    renamed = [
+        order
+        for order in permutations(range(3))
+        if np.allclose(mixture.regimes.posterior(z), posterior[:, order], atol=1e-12)
+    ]
+    assert len(renamed) == 1
+    np.testing.assert_array_equal(
+        np.array(renamed[0])[mixture.regime_of(z)], posterior.argmax(axis=1)
+    )
+
+
+@pytest.mark.parametrize("method", ["gmm", "base"])
+def test_labels_of_a_retrained_model_are_matched_to_those_of_the_one_before(bars, mixture, method):
+    previous = small_artifact() if method == "gmm" else mixture
+    config = small_config(seed=3, base="mixture", regime_method=method)
+    later = sp500_bars(40, SMALL_BARS + 40)
+    artifact = train(later, config, previous=previous)
+    train_rows = rows_of(FOLD.train)
+    old = previous.read(states_of(later, previous)[train_rows]).regime
+    new = artifact.read(states_of(later, artifact)[train_rows]).regime
+    kept = (old == new).mean()
+    assert kept == max((np.array(order)[new] == old).mean() for order in permutations(range(3)))
+    assert kept > 1 / 3
+
+
+def test_a_previous_model_that_cannot_be_matched_is_refused_before_training(bars):
+    def fail(*told):
+        raise AssertionError("trained")
+
+    with pytest.raises(ConfigError, match=r"previous model .* with 4 regimes, found 3 regimes"):
+        train(bars, small_config(num_regimes=4), previous=small_artifact(), progress=fail)
+    spec = FeatureSpec(long=80)
+    with pytest.raises(ConfigError, match="previous model of the same features"):
+        train(bars, small_config(), spec=spec, previous=small_artifact(), progress=fail)
+
+
+def test_another_spec_has_its_own_features_and_purge(bars):
+    spec = FeatureSpec(medium=12, long=40)
+    artifact = train(bars, small_config(max_epochs=1), spec=spec)
+    assert artifact.spec == spec
+    assert artifact.scaler.names == spec.names
+    assert artifact.training.n_bars == 560
+
+
+def test_a_column_that_says_nothing_is_refused(bars):
+    with pytest.raises(FeatureError, match="features that vary, found volume_1"):
+        train(bars.assign(volume=1.0), QUICK)
+
+
+def test_bars_that_break_the_contract_are_refused(bars):
+    with pytest.raises(DataError, match="ascending order"):
+        train(bars.iloc[::-1], QUICK)
+
+
+def test_the_bars_asked_for_suffice(bars):
+    config = small_config(max_epochs=1, fractions=(0.7, 0.15, 0.15))
+    with pytest.raises(TooFewBarsError, match=r"split .* found 700; give 52 more bars") as error:
+        train(bars, config)
+    assert train(sp500_bars(0, error.value.needed), config)
+    with pytest.raises(TooFewBarsError):
+        train(sp500_bars(0, error.value.needed - 1), config)
+
+
+def test_hardly_any_bars_at_all(bars):
+    with pytest.raises(TooFewBarsError, match="needs at least 752 bars, found 10"):
+        train(bars.iloc[:10], TrainConfig())
