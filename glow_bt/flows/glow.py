@@ -104,11 +104,10 @@ class Glow(Flow):
         for level in range(num_levels):
             layers: list[Bijection] = []
             for _ in range(num_steps):
-                layers += [
-                    ActNorm(width),
-                    _PERMUTATIONS[permutation](width),
-                    _COUPLINGS[coupling](width, hidden_dim, context_features),
-                ]
+                layers.append(ActNorm(width))
+                if width > 1:  # a single feature has nothing to mix with
+                    layers.append(_PERMUTATIONS[permutation](width))
+                layers.append(_COUPLINGS[coupling](width, hidden_dim, context_features))
             self.levels.append(Chain(*layers))
             if width == 1 or level == num_levels - 1:
                 break  # nothing more can leave
