@@ -68,6 +68,7 @@ class DirectionReadout:
         sound = (
             shapes == ((width,), (width, width), (width,))
             and all(np.isfinite(a).all() for a in (*arrays, self.intercept))
+            and _is_covariance(self.covariance)
             and 0.0 < self.intercept_variance < math.inf
             and 0.0 <= self.slope_belief <= 1.0
             and 0.0 <= self.drift_belief <= 1.0
@@ -75,9 +76,9 @@ class DirectionReadout:
         )
         if not sound:
             raise ConfigError(
-                "expected finite coefficients (D,), covariance (D, D) and centre (D,), a positive "
-                "intercept_variance, beliefs in [0, 1] and a horizon of at least 1, found shapes "
-                f"{shapes} or numbers that are not; fit the readout again"
+                "expected finite coefficients (D,), a covariance (D, D), a centre (D,), a "
+                "positive intercept_variance, beliefs in [0, 1] and a horizon of at least 1, "
+                f"found shapes {shapes} or numbers that are not; fit the readout again"
             )
 
     @classmethod
@@ -173,6 +174,13 @@ def _foretelling(forecast: Floats, realised: Floats) -> float:
 def _belief(t: float) -> float:
     """Return max(0, 1 - 1/t^2)."""
     return 1.0 - (1.0 / t) ** 2 if abs(t) > 1 else 0.0
+
+
+def _is_covariance(matrix: Floats) -> bool:
+    """Return whether a matrix is symmetric without negative eigenvalues, up to rounding."""
+    rounding = 1e-10 * np.abs(matrix).max(initial=0.0)
+    symmetric = np.abs(matrix - matrix.T).max(initial=0.0) <= rounding
+    return bool(symmetric and (np.linalg.eigvalsh(matrix) >= -rounding).all())
 
 
 def _check_horizon(horizon: int) -> None:

@@ -158,6 +158,8 @@ def test_too_few_rows_and_the_number_that_suffices(rows, held_out, needed):
     [
         {"centre": np.zeros(3)},
         {"covariance": np.eye(3)},
+        {"covariance": np.array([[1.0, 2.0], [2.0, 1.0]])},
+        {"covariance": np.array([[1.0, 0.5], [0.0, 1.0]])},
         {"coefficients": np.array([0.0, np.nan])},
         {"intercept": np.inf},
         {"intercept_variance": 0.0},

@@ -116,7 +116,7 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 
 def _check_free(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return
     if not overwrite:
         raise ArtifactError(
@@ -149,15 +149,16 @@ def _move_into_place(written: Path, folder: Path) -> None:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """Return a manifest that is as it was written, of the schema that this version reads."""
     file = folder / _MANIFEST
-    if not file.is_file():
-        raise ArtifactError(
-            f"expected a model folder with {_MANIFEST} and {_TENSORS}, found none at {folder}; "
-            "give the folder that 'glow-bt train' wrote"
-        )
     try:
         written = file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path that cannot be one
+        raise ArtifactError(
+            f"expected a model folder with {_MANIFEST} and {_TENSORS}, found none at {folder} "
+            f"({getattr(error, 'strerror', error)}); give the folder that 'glow-bt train' wrote"
+        ) from error
+    try:
         manifest = json.loads(written, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"expected JSON in {file}, found a damaged file ({error}); {_REPAIR}"
         ) from error

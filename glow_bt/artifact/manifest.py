@@ -129,6 +129,8 @@ def _restored(
     # Building a flow draws its starting weights, which must not move the caller's stream.
     with torch.random.fork_rng(devices=[]):
         flow = kind(**config).double()
+    if flow.config != config:
+        raise ValueError(f"settings of {prefix}* are {sorted(config)}")
     weights = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

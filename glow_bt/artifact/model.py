@@ -139,7 +139,8 @@ class Artifact:
         Raises:
             FlowError: on a wrong width or a state that is not finite.
         """
-        rows = torch.from_numpy(states)
+        # A frame's values are read-only, which torch warns of.
+        rows = torch.from_numpy(np.require(states, np.float64, ["C", "W"]))
         self.state_flow.check_rows(rows, None)
         with torch.no_grad():
             z, log_det = self.state_flow(rows)

@@ -1,0 +1,542 @@
+import ast
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import glow_bt
+from glow_bt.artifact import load_artifact, save_artifact
+from glow_bt.artifact.manifest import manifest_of, tensors_of
+from glow_bt.errors import ArtifactError
+from glow_bt.scoring import Scorer
+from tests.models import small_artifact, sp500_bars, unseen_bars
+
+ROOT = Path(__file__).parents[1]
+REMEDY = r"(train again|train the model again|copy the folder again or train again|glow-bt train)"
+FILES = ("manifest.json", "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifact") / "model"
+    save_artifact(small_artifact(), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def refused(folder, found=""):
+    """Loading raises ArtifactError and nothing else; its one line says what to do."""
+    with pytest.raises(ArtifactError) as error:
+        load_artifact(folder)
+    told = str(error.value)
+    assert re.search(REMEDY, told)
+    assert re.search(found, told)
+    assert told.startswith("expected ")
+    assert "\n" not in told
+    return told
+
+
+def rewrite(folder, change_manifest=None, change_tensors=None):
+    """Change what a folder holds as its author could: with all hashes right again."""
+    if change_tensors is not None:
+        tensors = load_file(folder / "model.safetensors")
+        change_tensors(tensors)
+        save_file(tensors, folder / "model.safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    manifest["model_sha256"] = digest
+    if change_manifest is not None:
+        change_manifest(manifest)
+    manifest["manifest_sha256"] = ""
+    blank = json.dumps(manifest, indent=2) + "\n"
+    seal = hashlib.sha256(blank.encode()).hexdigest()
+    text = blank.replace('"manifest_sha256": ""', f'"manifest_sha256": "{seal}"')
+    (folder / "manifest.json").write_text(text)
+
+
+def test_a_loaded_model_scores_as_the_trainers_does_to_the_bit(saved):
+    bars = unseen_bars(300)
+    mine, loaded = Scorer(small_artifact()), Scorer(load_artifact(saved))
+    pd.testing.assert_frame_equal(mine.score(bars), loaded.score(bars), check_exact=True)
+    pd.testing.assert_frame_equal(mine.latents(bars), loaded.latents(bars), check_exact=True)
+
+
+def test_everything_comes_back(saved):
+    artifact, loaded = small_artifact(), load_artifact(saved)
+    assert manifest_of(loaded) == manifest_of(artifact)
+    expected = tensors_of(artifact)
+    assert {n: t.dtype for n, t in tensors_of(loaded).items()} == {
+        name: tensor.dtype for name, tensor in expected.items()
+    }
+    assert all(torch.equal(t, expected[name]) for name, t in tensors_of(loaded).items())
+    record = replace(loaded.training, config=artifact.training.config)
+    assert record == artifact.training
+    assert not any(p.requires_grad for p in loaded.state_flow.parameters())
+    assert not loaded.state_flow.training
+
+
+def test_a_copy_of_a_copy_is_the_same_file_for_file(saved, tmp_path):
+    save_artifact(load_artifact(saved), tmp_path / "copy")
+    for name in FILES:
+        assert (tmp_path / "copy" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_the_folder_holds_two_files_and_the_manifest_can_be_read_by_people(saved):
+    assert sorted(file.name for file in saved.iterdir()) == sorted(FILES)
+    manifest = json.loads((saved / "manifest.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert manifest["spec"]["names"] == list(small_artifact().spec.names)
+    assert manifest["likelihood"]["low"] == small_artifact().likelihood.low
+    assert manifest["likelihood"]["how"].startswith("two-sided quantiles")
+    assert set(manifest["tail_index"]["state"]) == set(small_artifact().spec.names)
+    assert len(manifest["tail_index"]["return"]) == 2
+    record = manifest["training"]
+    assert record["trained_until"] == small_artifact().training.trained_until.isoformat()
+    assert {"data_sha256", "seed", "versions", "metrics", "config", "n_bars"} <= record.keys()
+
+
+def test_loading_leaves_torchs_random_state_alone(saved):
+    before = torch.get_rng_state()
+    load_artifact(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_measurements_that_are_not_finite_are_kept_as_nothing(tmp_path):
+    artifact = small_artifact()
+    record = replace(
+        artifact.training,
+        metrics={"a": math.inf, "b": 1.0},
+        history={"state": {"train_nll": [math.nan, 2.0]}},
+    )
+    save_artifact(replace(artifact, training=record), tmp_path / "model")
+    loaded = load_artifact(tmp_path / "model").training
+    assert repr(loaded.metrics) == "{'a': nan, 'b': 1.0}"
+    assert repr(loaded.history) == "{'state': {'train_nll': [nan, 2.0]}}"
+    assert loaded.config["train_until"] is None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_byte_anywhere_is_found(folder, name):
+    file = folder / name
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    places = np.append(np.linspace(0, len(whole) - 1, 40), rng.integers(0, len(whole), 20))
+    for place, mask in zip(
+        places.astype(int), rng.choice([0x01, 0x20, 0x41, 0xFF], 60), strict=True
+    ):
+        flipped = bytearray(whole)
+        flipped[place] ^= int(mask)
+        file.write_bytes(flipped)
+        refused(folder)
+    file.write_bytes(whole)
+    load_artifact(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_file_cut_short_is_found(folder, name, share):
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(share * len(whole))])
+    refused(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_found(folder, name):
+    (folder / name).unlink()
+    assert str(folder) in refused(folder)
+
+
+@pytest.mark.parametrize("path", ["", "nowhere", "\0", "x" * 300])
+def test_a_folder_that_is_none_is_refused(tmp_path, path):
+    refused(tmp_path / path, "expected a model folder with manifest.json and model.safetensors")
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "model").write_text("hello")
+    refused(tmp_path / "model", "found none at")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    refused(folder, "IsADirectoryError")
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
+    refused(folder, r"found none at .* \(Is a directory\)")
+
+
+def every_key(values, path=()):
+    for key, value in values.items():
+        yield (*path, key)
+        if isinstance(value, dict) and (*path, key) not in {("training", "config")}:
+            yield from every_key(value, (*path, key))
+
+
+# Read by people only, or free in what they hold.
+UNREAD = {"tail_index", "low", "high", "how", "metrics", "versions", "history"}
+
+
+def read_keys(saved):
+    manifest = json.loads((saved / "manifest.json").read_text())
+    return [
+        path
+        for path in every_key(manifest)
+        if not UNREAD & {*path[:-1], *({path[-1]} - {"metrics", "versions", "history"})}
+    ]
+
+
+def test_every_missing_or_mistyped_entry_is_found_though_the_hashes_are_right(saved, tmp_path):
+    paths = read_keys(saved)
+    assert ("scaler", "centre") in paths
+    assert ("training", "trained_until") in paths
+    for number, path in enumerate(paths):
+        copy = Path(shutil.copytree(saved, tmp_path / str(number)))
+
+        def remove(manifest, path=path):
+            for key in path[:-1]:
+                manifest = manifest[key]
+            del manifest[path[-1]]
+
+        if path[0] != "manifest_sha256":
+            rewrite(copy, remove)
+            refused(copy)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", {}, -1, True, 1e400])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("spec",),
+        ("scaler",),
+        ("scaler", "scale"),
+        ("state_flow",),
+        ("state_flow", "num_features"),
+        ("return_flow",),
+        ("likelihood",),
+        ("likelihood", "false_alarm_rate"),
+        ("direction",),
+        ("direction", "intercept_variance"),
+        ("training",),
+        ("training", "trained_until"),
+    ],
+)
+def test_entries_of_another_kind_are_found_though_the_hashes_are_right(folder, path, value):
+    def change(manifest):
+        for key in path[:-1]:
+            manifest = manifest[key]
+        manifest[path[-1]] = value
+
+    rewrite(folder, change)
+    refused(folder)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_schema_is_refused_before_anything_else(folder, version):
+    rewrite(folder, lambda manifest: manifest.update(schema_version=version))
+    (folder / "model.safetensors").unlink()
+    refused(folder, "expected schema version 1, found .*train the model again with this version")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "3", "{", '{"schema_version": NaN}', "[" * 10**5]
+)
+def test_a_manifest_that_is_no_json_object_is_refused(folder, text):
+    (folder / "manifest.json").write_text(text)
+    refused(folder)
+
+
+def test_an_edited_manifest_is_refused(folder):
+    text = (folder / "manifest.json").read_text()
+    edited = text.replace('"false_alarm_rate": 0.05', '"false_alarm_rate": 0.5')
+    assert edited.count('"false_alarm_rate": 0.5,') == text.count('"false_alarm_rate": 0.05,')
+    (folder / "manifest.json").write_text(edited)
+    refused(folder, "found a damaged or edited one")
+
+
+def test_tensors_of_another_model_are_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["state_flow.levels.0.layers.0.bias"] += 1e-9
+    save_file(tensors, folder / "model.safetensors")
+    refused(folder, "has the hash of, found another or a damaged one")
+
+
+def test_another_feature_spec_is_refused(folder):
+    def rename(manifest):
+        manifest["spec"]["names"][3] = "momentum_99"
+
+    rewrite(folder, rename)
+    refused(folder, "momentum_99")
+
+
+def test_features_of_another_version_are_refused(folder):
+    rewrite(folder, lambda manifest: manifest["spec"].update(version=0))
+    refused(folder, "version 0")
+
+
+def test_a_scaler_of_other_features_is_refused(folder):
+    def swap(manifest):
+        names = manifest["scaler"]["names"]
+        names[0], names[1] = names[1], names[0]
+
+    rewrite(folder, swap)
+    refused(folder, "expected a scaler of the features")
+
+
+def test_a_moved_scale_or_threshold_passes_no_hash(folder):
+    rewrite(folder, lambda manifest: manifest["scaler"]["scale"].pop())
+    refused(folder)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "state_flow.levels.0.layers.1.lower",
+        "return_flow.net.1.weight",
+        "direction.coefficients",
+        "regimes.means",
+        "likelihood.quantiles",
+        "probe.states",
+        "probe.scores",
+    ],
+)
+def test_numbers_that_are_not_finite_are_found_though_the_hashes_are_right(folder, name, value):
+    rewrite(folder, change_tensors=lambda tensors: tensors[name].view(-1)[0].fill_(value))
+    refused(folder, f"expected finite numbers, found others in {name}")
+
+
+def test_every_missing_tensor_is_found_though_the_hashes_are_right(saved, tmp_path):
+    for number, name in enumerate(load_file(saved / "model.safetensors")):
+        copy = Path(shutil.copytree(saved, tmp_path / str(number)))
+        rewrite(copy, change_tensors=lambda tensors, name=name: tensors.pop(name))
+        refused(copy)
+
+
+def swappable(saved):
+    """Pairs of tensors of one shape and type, of which each is in one pair at least."""
+    tensors = load_file(saved / "model.safetensors")
+    names = [n for n, t in tensors.items() if t.numel() > 0 and t.is_floating_point()]
+    pairs = []
+    for i, first in enumerate(names):
+        same = [
+            second
+            for second in names[i + 1 :]
+            if tensors[second].shape == tensors[first].shape
+            and not torch.allclose(tensors[second], tensors[first])
+        ]
+        pairs += [(first, second) for second in same[:2]]
+    return pairs
+
+
+def test_swapped_tensors_are_found_though_the_hashes_are_right(saved, tmp_path):
+    pairs = swappable(saved)
+    prefixes = {name.split(".")[0] for pair in pairs for name in pair}
+    assert {"state_flow", "return_flow", "direction", "regimes"} <= prefixes
+    for number, (first, second) in enumerate(pairs):
+        copy = Path(shutil.copytree(saved, tmp_path / str(number)))
+
+        def swap(tensors, first=first, second=second):
+            tensors[first], tensors[second] = tensors[second], tensors[first]
+
+        rewrite(copy, change_tensors=swap)
+        refused(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "state_flow.levels.0.layers.2.affine.net.1.weight",
+        "state_flow.tails.log_excess",
+        "return_flow.location",
+        "return_flow.tails.log_excess",
+        "return_flow.net.1.bias",
+        "direction.coefficients",
+        "direction.covariance",
+        "regimes.means",
+    ],
+)
+def test_moved_weights_are_found_though_the_hashes_are_right(folder, name):
+    def move(tensors):
+        tensors[name] = tensors[name] * 1.5 + 0.5
+
+    rewrite(folder, change_tensors=move)
+    refused(folder)
+
+
+def test_parts_for_another_number_of_features_do_not_make_an_artifact():
+    artifact = small_artifact()
+    with pytest.raises(
+        ArtifactError, match=r"for the 16 features of the spec, found {'probe': 3}"
+    ):
+        replace(artifact, probe=artifact.probe[:, :3])
+
+
+@pytest.mark.parametrize("until", ["2000-01-01", "1990-01-01T00:00Z"])
+def test_a_training_interval_without_zone_or_length_is_refused(until):
+    with pytest.raises(ArtifactError, match="expected a training interval in UTC"):
+        replace(small_artifact().training, trained_until=pd.Timestamp(until))
+
+
+def test_a_folder_that_exists_is_refused_and_left_as_it_is(folder):
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ArtifactError, match=r"expected a new folder, found .*ask to overwrite it"):
+        save_artifact(small_artifact(), folder)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_model_folder_is_overwritten_when_asked(folder):
+    (folder / "notes.txt").write_text("mine")
+    changed = replace(small_artifact(), probe=small_artifact().probe[:5].copy())
+    save_artifact(changed, folder, overwrite=True)
+    assert len(load_artifact(folder).probe) == 5
+    assert sorted(file.name for file in folder.parent.iterdir()) == ["model"]
+    assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_nothing_but_a_model_folder_is_ever_overwritten(tmp_path, kind):
+    target = tmp_path / "thesis"
+    if kind == "folder":
+        target.mkdir()
+        (target / "chapter1.txt").write_text("years of work")
+    else:
+        target.write_text("years of work")
+    with pytest.raises(ArtifactError, match="expected a model folder to overwrite"):
+        save_artifact(small_artifact(), target, overwrite=True)
+    assert target.exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_numbers_that_are_not_finite_are_not_saved(tmp_path):
+    artifact = small_artifact()
+    probe = artifact.probe.copy()
+    probe[0, 0] = np.nan
+    with pytest.raises(ArtifactError, match=r"found others in probe.states"):
+        save_artifact(replace(artifact, probe=probe), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match=r"cannot be.*choose another place"):
+        save_artifact(small_artifact(), tmp_path / "file" / "model")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("failing", ["save_file", "_sealed", "_sha256"])
+def test_a_save_that_fails_leaves_what_was_there(
+    tmp_path, folder, monkeypatch, overwrite, failing
+):
+    def fail(*args):
+        raise OSError("disk full")
+
+    target = folder if overwrite else tmp_path / "other"
+    monkeypatch.setattr(f"glow_bt.artifact.folder.{failing}", fail)
+    with pytest.raises(ArtifactError, match="disk full"):
+        save_artifact(small_artifact(), target, overwrite=overwrite)
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+    load_artifact(folder)
+
+
+def test_an_overwrite_that_fails_at_its_last_step_gives_the_old_model_back(folder, monkeypatch):
+    rename = Path.rename
+
+    def fail_on_new(self, target):
+        if self.suffix == ".tmp":
+            raise OSError("device gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_new)
+    with pytest.raises(ArtifactError, match="device gone"):
+        save_artifact(small_artifact(), folder, overwrite=True)
+    monkeypatch.undo()
+    load_artifact(folder)
+    assert [file.name for file in folder.parent.iterdir()] == ["model"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import glow_bt.artifact.folder as folder
+
+source, target, stage = sys.argv[1:]
+artifact = folder.load_artifact(source)
+
+def kill(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if stage == "rename":
+    Path.rename = kill
+else:
+    setattr(folder, stage, kill)
+folder.save_artifact(artifact, target)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["_sealed", "rename"])
+def test_a_killed_save_leaves_no_folder_under_the_final_name(saved, tmp_path, stage):
+    target = tmp_path / "new"
+    command = [sys.executable, "-c", KILLED, str(saved), str(target), stage]
+    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert [file.suffix for file in tmp_path.iterdir()] == [".tmp"]
+    save_artifact(small_artifact(), target)
+    load_artifact(target)
+
+
+def test_what_a_killed_save_of_the_same_process_number_left_is_no_hindrance(tmp_path):
+    left = tmp_path / f".model.{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    save_artifact(small_artifact(), tmp_path / "model")
+    load_artifact(tmp_path / "model")
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_no_module_imports_what_can_run_code_from_a_file():
+    forbidden = {
+        "pickle",
+        "cPickle",
+        "dill",
+        "cloudpickle",
+        "joblib.numpy_pickle",
+        "marshal",
+        "shelve",
+    }
+    for file in Path(glow_bt.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = set()
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {node.module or ""}
+            assert not names & forbidden, file
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                called = f"{node.value.id}.{node.attr}"
+                assert called not in {"torch.load", "torch.save", "joblib.load"}, file
+
+
+def test_regimes_of_latents_are_those_of_the_reading():
+    artifact = small_artifact()
+    reading = artifact.read(artifact.probe)
+    np.testing.assert_array_equal(artifact.regime_of(reading.latents), reading.regime)
+    assert sp500_bars(0, 1).index[0] == artifact.training.trained_from
