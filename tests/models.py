@@ -1,17 +1,11 @@
-"""Real bars and a small model trained on them, made once a test run.
-
-Call `small_artifact()` and friends, or take the fixtures of the same content, which a conftest
-offers by importing them.
-"""
+"""Real bars, and a small model trained on them once a test run."""
 
 import functools
 from dataclasses import replace
 
 import pandas as pd
-import pytest
 from arch.data import sp500
 
-from glow_bt.artifact import save_artifact
 from glow_bt.training import TrainConfig, train
 
 # 359 states to train on, 78 to validate on and 78 to test on, with a purge of 62 before each.
@@ -66,15 +60,3 @@ def unseen_bars(count):
 
 def utc(text):
     return pd.Timestamp(text, tz="UTC")
-
-
-@pytest.fixture(scope="session")
-def trained_artifact():
-    return small_artifact()
-
-
-@pytest.fixture(scope="session")
-def model_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_artifact(small_artifact(), folder)
-    return folder

@@ -380,6 +380,20 @@ def test_moved_weights_are_found_though_the_hashes_are_right(folder, name):
     refused(folder)
 
 
+def test_an_untrained_layer_is_found_though_the_hashes_are_right(folder):
+    name = "state_flow.levels.0.layers.0.initialized"
+    rewrite(folder, change_tensors=lambda tensors: tensors[name].fill_(False))
+    refused(folder, "FlowError: expected an ActNorm that has seen a training batch")
+
+
+def test_scores_for_another_number_of_probes_are_found(folder):
+    def cut(tensors):
+        tensors["probe.scores"] = tensors["probe.scores"][:-1].clone()
+
+    rewrite(folder, change_tensors=cut)
+    refused(folder, r"scores of shape \(19, 5\) for \(20, 5\) probe states")
+
+
 def test_parts_for_another_number_of_features_do_not_make_an_artifact():
     artifact = small_artifact()
     with pytest.raises(
