@@ -38,7 +38,9 @@ cov: $(STAMP)
 results: $(STAMP)
 	$(BIN)/glow-bt demo --sample sp500 --out results/sp500 --overwrite
 	$(BIN)/glow-bt demo --sample nasdaq --out results/nasdaq --overwrite
-	$(if $(BTC_BARS),$(BIN)/glow-bt walk-forward $(BTC_BARS) --title "BTC/USD, hourly" --out results/btc-1h --overwrite)
+	if [ -n "$(BTC_BARS)" ]; then \
+	  $(BIN)/glow-bt walk-forward "$(BTC_BARS)" --title "BTC/USD, hourly" --out results/btc-1h --overwrite; \
+	fi
 	$(BIN)/python -m glow_bt.evaluation.results_index
 
 wheel: $(STAMP)
