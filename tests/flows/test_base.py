@@ -1,0 +1,182 @@
+import jaxtyping
+import pytest
+import torch
+from torch import nn
+
+from glow_bt.errors import FlowError
+from glow_bt.flows import (
+    ActNorm,
+    AffineCoupling,
+    Chain,
+    Glow,
+    InvertibleConv1x1,
+    NormalPrior,
+    Reverse,
+)
+
+
+def flow_of(num_features=3, context_features=0):
+    """Return a small flow whose ActNorms have seen a batch."""
+    flow = Glow(num_features, 2, 1, 8, context_features)
+    context = torch.randn(64, context_features) if context_features else None
+    flow.log_prob(torch.randn(64, num_features), context)
+    return flow.eval()
+
+
+def test_a_chain_applies_its_layers_in_order_and_inverts_them_in_reverse():
+    layers = [InvertibleConv1x1(3).double(), ActNorm(3).double(), Reverse(3)]
+    chain = Chain(*layers)
+    x = 2 + torch.randn(5, 3, dtype=torch.float64)
+    chain(x)
+    h, expected = x, torch.zeros(5, dtype=torch.float64)
+    for layer in layers:
+        h, change = layer(h)
+        expected = expected + change
+    z, log_det = chain(x)
+    assert torch.equal(z, h)
+    assert torch.equal(log_det, expected)
+    back, inverse_log_det = chain.inverse(z)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(inverse_log_det, -log_det)
+
+
+def test_a_chain_gives_the_context_to_those_that_take_one():
+    chain = Chain(Reverse(3), AffineCoupling(3, 8, context_features=2))
+    assert chain.context_features == 2
+    z, _ = chain(torch.zeros(4, 3), torch.zeros(4, 2))
+    assert z.shape == (4, 3)
+
+
+def test_a_chain_that_cannot_work_is_refused():
+    with pytest.raises(FlowError, match="at least one layer in a chain, found none"):
+        Chain()
+    with pytest.raises(FlowError, match=r"one width in a chain, found \[2, 3\]"):
+        Chain(Reverse(3), Reverse(2))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0,), "num_features of at least 1, found 0"),
+        ((-2,), "num_features of at least 1, found -2"),
+        ((2, -1), "context_features of at least 0, found -1"),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused(sizes, message):
+    with pytest.raises(FlowError, match=message):
+        Reverse(*sizes)
+
+
+def test_the_density_is_that_of_the_latents_times_the_change_of_volume():
+    flow = flow_of()
+    x = torch.randn(5, 3)
+    z, log_det = flow(x)
+    torch.testing.assert_close(flow.log_prob(x), NormalPrior(3).log_prob(z) + log_det)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 2), (5, 4), (5, 3, 1)])
+def test_rows_of_the_wrong_shape_are_refused(shape):
+    flow = flow_of()
+    with pytest.raises(FlowError, match=rf"rows of shape \(N, 3\), found \({shape[0]},"):
+        flow.check_rows(torch.zeros(shape), None)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_row_that_is_not_finite_is_named(bad):
+    x = torch.zeros(9, 3)
+    x[4, 1] = bad
+    x[7, 0] = bad
+    with pytest.raises(
+        FlowError, match=rf"found 2 that are not, first row 4: \[0.0, {bad}, 0.0\]"
+    ):
+        flow_of().log_prob(x)
+
+
+def test_opposite_infinities_are_found_too():
+    x = torch.zeros(9, 3)
+    x[2, 1], x[2, 2] = float("inf"), float("-inf")
+    with pytest.raises(FlowError, match="first row 2"):
+        flow_of().log_prob(x)
+
+
+def test_finite_rows_whose_sum_is_not_are_taken():
+    flow_of().check_rows(torch.full((9, 3), 3e38), None)
+
+
+def test_rows_of_another_type_are_refused():
+    flow = flow_of()
+    with pytest.raises(FlowError, match=r"flow's torch.float32, found torch.float64; convert"):
+        flow.log_prob(torch.zeros(5, 3, dtype=torch.float64))
+    assert flow.double().log_prob(torch.zeros(5, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_context_has_to_be_there_and_fit():
+    flow, x = flow_of(context_features=2), torch.zeros(5, 3)
+    with pytest.raises(FlowError, match=r"context of shape \(N, 2\), found none"):
+        flow.log_prob(x)
+    with pytest.raises(FlowError, match=r"contexts of shape \(N, 2\), found \(5, 1\)"):
+        flow.log_prob(x, torch.zeros(5, 1))
+    with pytest.raises(FlowError, match="one context a row, found 4 contexts for 5 rows"):
+        flow.check_rows(x, torch.zeros(4, 2))
+    bad = torch.zeros(5, 2)
+    bad[3, 0] = float("nan")
+    with pytest.raises(FlowError, match="finite contexts, found 1 that are not, first row 3"):
+        flow.log_prob(x, bad)
+
+
+def test_a_context_that_nobody_reads_is_refused():
+    with pytest.raises(FlowError, match="no context for a flow of context_features=0, found one"):
+        flow_of().log_prob(torch.zeros(5, 3), torch.zeros(5, 2))
+
+
+def test_one_context_serves_all_samples():
+    flow = flow_of(context_features=2)
+    context = torch.randn(1, 2)
+
+    def draw(contexts):
+        return flow.sample(6, contexts, generator=torch.Generator().manual_seed(0))
+
+    assert torch.equal(draw(context), draw(context.expand(6, -1).contiguous()))
+    with pytest.raises(FlowError, match="found 4 contexts for 6 rows"):
+        draw(torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_number_of_samples_below_1_is_refused(n):
+    with pytest.raises(FlowError, match=f"at least 1 row, found n={n}"):
+        flow_of().sample(n)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_that_cannot_work_is_refused(temperature):
+    with pytest.raises(FlowError, match="temperature above 0, found"):
+        flow_of().sample(3, temperature=temperature)
+
+
+def test_an_untrained_flow_draws_no_samples():
+    with pytest.raises(FlowError, match="has seen a training batch"):
+        Glow(3, 2, 1, 8).sample(3)
+
+
+def test_samples_carry_no_gradients():
+    assert not flow_of().sample(3).requires_grad
+
+
+class MatrixPrior(nn.Module):
+    """Breaks the contract: one column a row where one number is due."""
+
+    dtype = torch.float32
+
+    def log_prob(self, z):
+        return z.sum(dim=1, keepdim=True)
+
+
+def test_shape_hints_are_executed():
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'x'"):
+        Reverse(3)(torch.zeros(3))
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'context'"):
+        AffineCoupling(3, 8, context_features=2)(torch.zeros(4, 3), torch.zeros(5, 2))
+    flow = flow_of()
+    flow.prior = MatrixPrior()
+    with pytest.raises(jaxtyping.TypeCheckError, match="return value"):
+        flow.log_prob(torch.zeros(5, 3))
