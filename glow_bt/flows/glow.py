@@ -79,10 +79,7 @@ class Glow(Flow):
         num_components: int = 4,
     ) -> None:
         super().__init__(num_features, context_features)
-        sizes = {"num_levels": num_levels, "num_steps": num_steps, "hidden_dim": hidden_dim}
-        for name, size in sizes.items():
-            if size < 1:
-                raise FlowError(f"expected {name} of at least 1, found {size}")
+        _check_sizes(num_levels=num_levels, num_steps=num_steps, hidden_dim=hidden_dim)
         _check_choice("coupling", coupling, _COUPLINGS)
         _check_choice("permutation", permutation, _PERMUTATIONS)
         self.config: dict[str, int | str | bool] = {
@@ -166,6 +163,12 @@ class Glow(Flow):
 
 def _or_empty(context: Tensor | None, like: Tensor) -> Tensor:
     return like[:, :0] if context is None else context
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise FlowError(f"expected {name} of at least 1, found {size}")
 
 
 def _check_choice(name: str, value: str, choices: Mapping[str, object]) -> None:
