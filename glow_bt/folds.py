@@ -8,7 +8,7 @@ that no feature window or forward return reaches from one block into the next (L
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -85,7 +85,7 @@ def chronological_split(
     return divide(n_bars)
 
 
-def check_fractions(fractions: tuple[float, float, float]) -> None:
+def check_fractions(fractions: Sequence[float]) -> None:
     """Refuse shares of train, validation and test that divide nothing.
 
     Raises:

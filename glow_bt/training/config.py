@@ -31,6 +31,11 @@ _LEAST = {
     "num_regimes": 1,
     "seed": 0,
 }
+_INSIDE = {
+    "learning_rate": (0, math.inf),
+    "clip_norm": (0, math.inf),
+    "false_alarm_rate": (0, 1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +93,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fractions", tuple(self.fractions))  # from JSON it is a list
-        check_fractions(self.fractions)
-        self._check_numbers()
+        self._check_fractions()
+        self._check_whole_numbers()
+        self._check_shares_and_rates()
         self._check_names()
         self._check_dates()
 
@@ -103,7 +108,17 @@ class TrainConfig:
         """Return the names of all settings."""
         return tuple(f.name for f in fields(cls))
 
-    def _check_numbers(self) -> None:
+    def _check_fractions(self) -> None:
+        try:
+            fractions = tuple(self.fractions)  # from JSON it is a list
+            check_fractions(fractions)
+        except TypeError as error:
+            raise ConfigError(
+                f"expected fractions such as (0.7, 0.15, 0.15), found {self.fractions!r}"
+            ) from error
+        object.__setattr__(self, "fractions", fractions)
+
+    def _check_whole_numbers(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -116,19 +131,15 @@ class TrainConfig:
             raise ConfigError(
                 f"expected purge to be a whole number of at least 0, found {self.purge!r}"
             )
-        for name in ("learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(
-                    f"expected {name} above 0 and finite, found {getattr(self, name)}"
-                )
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(
-                f"expected weight_decay of 0 or more and finite, found {self.weight_decay}"
-            )
-        if not 0 < self.false_alarm_rate < 1:
-            raise ConfigError(
-                f"expected false_alarm_rate inside (0, 1), found {self.false_alarm_rate}"
-            )
+
+    def _check_shares_and_rates(self) -> None:
+        for name, (lower, upper) in _INSIDE.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not lower < value < upper:
+                raise ConfigError(f"expected {name} inside ({lower}, {upper}), found {value!r}")
+        decay = self.weight_decay
+        if not isinstance(decay, int | float) or not 0 <= decay < math.inf:
+            raise ConfigError(f"expected weight_decay of 0 or more and finite, found {decay!r}")
 
     def _check_names(self) -> None:
         if self.base not in _BASES:

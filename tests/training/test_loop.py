@@ -147,9 +147,19 @@ def test_training_stops_when_validation_does_not_improve():
     assert len(fit.epochs) == fit.best_epoch + 5
 
 
-def test_the_learning_rate_halves_on_a_plateau():
+class DenseGlow(Glow):
+    """As if x were in other units: the NLL is far below 0."""
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x, context)
+        return z, log_det + 100.0
+
+
+@pytest.mark.parametrize("kind", [Glow, DenseGlow])
+def test_the_learning_rate_halves_on_a_plateau_whatever_the_units(kind):
     settings = config(max_epochs=9, learning_rate=1e-6, plateau_patience=2)
-    fit = fit_flow(small_glow(), sample(64), sample(64, seed=1), settings)
+    flow = seeded(lambda: kind(2, num_levels=1, num_steps=2, hidden_dim=16))
+    fit = fit_flow(flow, sample(64), sample(64, seed=1), settings)
     assert fit.best_epoch == 1
     rates = [epoch.learning_rate / 1e-6 for epoch in fit.epochs]
     # One epoch sets the mark, three do not beat it, and so on.
