@@ -155,15 +155,7 @@ def walk_forward_folds(
         TooFewBarsError: if a block would hold fewer bars than it needs (50 in a test block);
             from the number in the message on, every history is long enough.
     """
-    if n_folds < 1:
-        raise ConfigError(f"expected at least 1 fold, found {n_folds}")
-    for name, share in {
-        "test_fraction": test_fraction,
-        "validation_fraction": validation_fraction,
-    }.items():
-        if not 0 < share < 1:
-            raise ConfigError(f"expected {name} inside (0, 1), found {share}")
-    _check_purge(purge)
+    _check_walk_forward(n_folds, purge, test_fraction, validation_fraction)
 
     def divide(n: int) -> list[Fold]:
         return _divide_last_part(
@@ -179,6 +171,7 @@ def walk_forward_folds(
         )
 
     if not suffices(n_bars):
+        # Rounding takes at most a bar at each border.
         past = purge + max(
             (min_train + purge + 1) / (1 - validation_fraction),
             (min_validation + 1) / validation_fraction,
@@ -188,6 +181,20 @@ def walk_forward_folds(
         needed = _least_sufficient(suffices, bound)
         raise TooFewBarsError(needed, n_bars, f"{n_folds} folds with purge {purge}")
     return divide(n_bars)
+
+
+def _check_walk_forward(
+    n_folds: int, purge: int, test_fraction: float, validation_fraction: float
+) -> None:
+    if n_folds < 1:
+        raise ConfigError(f"expected at least 1 fold, found {n_folds}")
+    for name, share in {
+        "test_fraction": test_fraction,
+        "validation_fraction": validation_fraction,
+    }.items():
+        if not 0 < share < 1:
+            raise ConfigError(f"expected {name} inside (0, 1), found {share}")
+    _check_purge(purge)
 
 
 def _divide_last_part(

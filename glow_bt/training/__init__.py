@@ -2,8 +2,9 @@
 
 from glow_bt.training.config import TrainConfig
 from glow_bt.training.data import block_sizes
+from glow_bt.training.fitter import Progress
 from glow_bt.training.loop import Epoch, FitResult, fit_flow
-from glow_bt.training.pipeline import Progress, train
+from glow_bt.training.pipeline import train
 from glow_bt.training.progress import TrainingProgress
 
 __all__ = [

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from glow_bt.artifact import Artifact, TrainingRecord
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ConfigError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec, Scaler
-from glow_bt.flows import Flow, GaussianMixturePrior, Glow, UnivariateFlow
+from glow_bt.flows import GaussianMixturePrior, Glow
 from glow_bt.folds import Fold
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.ohlcv import bar_interval, bars_sha256, validate_bars
@@ -30,24 +30,16 @@ from glow_bt.threads import one_thread
 from glow_bt.training.checkpoint import Checkpoint
 from glow_bt.training.config import TrainConfig
 from glow_bt.training.data import TrainingData, divide, prepare
-from glow_bt.training.loop import Block, Epoch, FitResult, fit_flow
+from glow_bt.training.fitter import FlowFitter, Progress
+from glow_bt.training.loop import FitResult
 from glow_bt.training.measure import gaussian_nll, measure
 
-__all__ = ["Progress", "train"]
+__all__ = ["train"]
 
 Floats = npt.NDArray[np.float64]
-_Built = TypeVar("_Built", bound=Flow)
 
 _PROBES = 16
 _LIBRARIES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "safetensors")
-
-
-class Progress(Protocol):
-    """Called after every epoch with flow name, epoch, limit of epochs and width of a row."""
-
-    def __call__(self, flow: str, epoch: Epoch, max_epochs: int, num_features: int, /) -> None:
-        """Take note of an epoch."""
-        ...
 
 
 def train(
@@ -94,13 +86,10 @@ def train(
     fold = divide(bars, config, spec)
     data = prepare(bars, config, spec)
     checkpoint_of = _checkpoint_maker(checkpoint_dir, bars, config, spec)
+    fitter = FlowFitter(config, progress, checkpoint_of)
     with one_thread():
-        artifact = _train_fold(
-            bars, data, fold, config, spec, previous, _Fitter(config, progress, checkpoint_of)
-        )
-    for name in ("state", "return"):
-        if (checkpoint := checkpoint_of(name)) is not None:
-            checkpoint.remove()
+        artifact = _train_fold(bars, data, fold, config, spec, previous, fitter)
+    fitter.remove_checkpoints()
     return artifact
 
 
@@ -111,7 +100,7 @@ def _train_fold(
     config: TrainConfig,
     spec: FeatureSpec,
     previous: Artifact | None,
-    fitter: _Fitter,
+    fitter: FlowFitter,
 ) -> Artifact:
     train_rows, validation_rows = data.rows(fold.train), data.rows(fold.validation)
     scaler = Scaler.fit(data.features[train_rows], spec.names)
@@ -143,74 +132,6 @@ def _train_fold(
         probe=_probes(x[validation_rows]),
         training=_record(bars, fold, config, metrics, history),
     )
-
-
-class _Fitter:
-    """Builds and fits the two flows, in float32, and hands them back in float64."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        progress: Progress | None,
-        checkpoint_of: Callable[[str], Checkpoint | None],
-    ) -> None:
-        self.config = config
-        self.progress = progress
-        self.checkpoint_of = checkpoint_of
-
-    def fit_state_flow(self, train_x: Floats, validation_x: Floats) -> tuple[Glow, FitResult]:
-        config = self.config
-        flow = self._seeded(
-            lambda: Glow(
-                num_features=train_x.shape[1],
-                num_levels=config.num_levels,
-                num_steps=config.num_steps,
-                hidden_dim=config.hidden_dim,
-                base=config.base,
-                num_components=config.num_regimes,
-            )
-        )
-        train_block, validation_block = Block(_float32(train_x)), Block(_float32(validation_x))
-        if flow.tails is not None:
-            flow.tails.fit(train_block.x)
-        return flow, self._fit("state", flow, train_block, validation_block)
-
-    def fit_return_flow(
-        self, x: Floats, data: TrainingData, fold: Fold
-    ) -> tuple[UnivariateFlow, FitResult]:
-        flow = self._seeded(lambda: UnivariateFlow(x.shape[1], self.config.return_hidden_dim))
-        train_block, validation_block = (
-            Block(
-                _float32(data.next_return[data.rows(block, ahead=1)])[:, None],
-                _float32(x[data.rows(block, ahead=1)]),
-            )
-            for block in (fold.train, fold.validation)
-        )
-        flow.initialize(train_block.x)
-        return flow, self._fit("return", flow, train_block, validation_block)
-
-    def _seeded(self, build: Callable[[], _Built]) -> _Built:
-        """Build a flow from the seed alone, and leave torch's global random state as it was."""
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would seed the accelerators too.
-            torch.default_generator.manual_seed(self.config.seed)
-            return build()
-
-    def _fit(self, name: str, flow: Flow, train: Block, validation: Block) -> FitResult:
-        def report(epoch: Epoch) -> None:
-            if self.progress is not None:
-                self.progress(name, epoch, self.config.max_epochs, flow.num_features)
-
-        fit = fit_flow(
-            flow,
-            train,
-            validation,
-            self.config,
-            report=report,
-            checkpoint=self.checkpoint_of(name),
-        )
-        flow.double().requires_grad_(False)
-        return fit
 
 
 def _check_previous(previous: Artifact | None, config: TrainConfig, spec: FeatureSpec) -> None:
@@ -326,7 +247,3 @@ def _checkpoint_maker(
 def _versions() -> dict[str, str]:
     found = {name: version(name) for name in _LIBRARIES}
     return {"glow_bt": glow_bt.__version__, "python": platform.python_version(), **found}
-
-
-def _float32(array: Floats) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
