@@ -21,7 +21,7 @@ HOMES = {
         "glow_bt.threads",
         "glow_bt.training",
     ),
-    "backtrader": ("glow_bt.bt", "glow_bt.evaluation", "strategies", "datafeeds.bybit_feed"),
+    "backtrader": ("glow_bt.bt", "glow_bt.evaluation", "strategies"),
     "ccxt": ("datafeeds.bybit_client",),
     "quantstats": ("glow_bt.evaluation.tearsheet",),
     "matplotlib": (

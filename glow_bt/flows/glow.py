@@ -99,6 +99,11 @@ class Glow(Flow):
         self.splits = nn.ModuleList()
         width = num_features
         for level in range(num_levels):
+            if level > 0:
+                if width == 1:
+                    break  # nothing more can leave
+                self.splits.append(Split(width, context_features))
+                width -= width // 2
             layers: list[Bijection] = []
             for _ in range(num_steps):
                 layers.append(ActNorm(width))
@@ -106,10 +111,6 @@ class Glow(Flow):
                     layers.append(_PERMUTATIONS[permutation](width))
                 layers.append(_COUPLINGS[coupling](width, hidden_dim, context_features))
             self.levels.append(Chain(*layers))
-            if width == 1 or level == num_levels - 1:
-                break  # nothing more can leave
-            self.splits.append(Split(width, context_features))
-            width -= width // 2
         self.top = ConditionalAffine(width, context_features, hidden_dim=0, hidden_layers=0)
         self.prior = make_prior(base, num_features, num_components)
 
