@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from glow_bt.artifact import Artifact, Reading, load_artifact
-from glow_bt.errors import ConfigError, LookAheadError, TooFewBarsError
+from glow_bt.errors import ArtifactError, ConfigError, LookAheadError, TooFewBarsError
 from glow_bt.features import feature_array, last_features, volatility_array
 from glow_bt.ohlcv import BAR_COLUMNS, validate_bars
 from glow_bt.threads import one_thread
@@ -41,6 +41,8 @@ Schedule = Sequence[tuple[pd.Timestamp, ModelSource]]
 
 # Longer inputs fall out of the processor's cache.
 _BLOCK_ROWS = 4096
+# Bars need not come at even intervals, but not at other ones than the model knows.
+_INTERVAL_TOLERANCE = 1.5
 
 
 @runtime_checkable
@@ -105,6 +107,7 @@ class Scorer:
         Raises:
             DataError: if the bars break the contract of `glow_bt.ohlcv`.
             TooFewBarsError: if there are fewer bars than one state needs.
+            ArtifactError: if the bars come at another interval than the model's.
             LookAheadError: if a bar after the warm-up is one that the model was trained on.
         """
         stamps, array, index = _arrays_of(bars, self.min_bars)
@@ -115,13 +118,14 @@ class Scorer:
         """Score bars (N, 5) with open stamps (N,); see `BarScorer`.
 
         Raises:
+            ArtifactError: if the bars come at another interval than the model's.
             LookAheadError: if a bar after the warm-up is one that the model was trained on.
         """
         warm_up = self.min_bars - 1
         scores = np.full((len(bars), len(SCORE_COLUMNS)), np.nan)
         if len(bars) <= warm_up:
             return scores
-        self._refuse_training_bars(stamps_ns[warm_up:])
+        self._check_stamps(stamps_ns)
         x, volatility = self._states(bars)
         scored = scores[warm_up:]
         for rows, reading in self._readings(x):
@@ -160,7 +164,7 @@ class Scorer:
 
     def _states_of(self, bars: pd.DataFrame) -> tuple[Floats, Floats, pd.DatetimeIndex]:
         stamps, array, index = _arrays_of(bars, self.min_bars)
-        self._refuse_training_bars(stamps[self.min_bars - 1 :])
+        self._check_stamps(stamps)
         return *self._states(array), index
 
     def _states(self, bars: Floats) -> tuple[Floats, Floats]:
@@ -203,14 +207,22 @@ class Scorer:
         location = float(self.artifact.return_flow.location)
         return (location + spread * standard) * volatility
 
-    def _refuse_training_bars(self, stamps_ns: Stamps) -> None:
-        if self.allow_training_bars or not len(stamps_ns):
-            return
-        if stamps_ns[0] <= self._trained_until_ns:
-            until = self.artifact.training.trained_until
+    def _check_stamps(self, stamps_ns: Stamps) -> None:
+        """Refuse bars of another interval, and bars that the model was trained on."""
+        record = self.artifact.training
+        # The latest window is enough, and as quick for one bar as for a history.
+        interval = float(np.median(np.diff(stamps_ns[-self.min_bars :]))) / 1e9
+        if not 1 / _INTERVAL_TOLERANCE < interval / record.bar_seconds < _INTERVAL_TOLERANCE:
+            raise ArtifactError(
+                f"expected bars every {pd.Timedelta(seconds=record.bar_seconds)}, as the model "
+                f"was trained on, found bars every {pd.Timedelta(seconds=interval)}; train a "
+                "model on such bars"
+            )
+        first = int(stamps_ns[self.min_bars - 1])
+        if first <= self._trained_until_ns and not self.allow_training_bars:
             raise LookAheadError(
-                f"expected bars after {until}, the last that the model was trained on, found "
-                f"{pd.Timestamp(int(stamps_ns[0]), tz='UTC')}; begin {self.min_bars - 1} bars "
+                f"expected bars after {record.trained_until}, the last that the model was trained "
+                f"on, found {pd.Timestamp(first, tz='UTC')}; begin {self.min_bars - 1} bars "
                 "of warm-up before the first new bar, or allow training bars"
             )
 

@@ -447,3 +447,17 @@ def test_likelihood_of_the_return_flow_is_that_of_a_normal_latent():
     for level in (0.01, 0.25, 0.5):
         z = torch.tensor([[norm.ppf(level)]], dtype=torch.float64)
         assert flow.standard_quantile(level) == pytest.approx(float(flow.tails.inverse(z)[0]))
+
+
+@pytest.mark.parametrize("freq", ["h", "12h", "2D", "7D"])
+@pytest.mark.parametrize("what", ["score", "latents"])
+def test_bars_of_another_interval_than_the_models_are_refused(scorer, bars, freq, what):
+    index = pd.date_range("2010-01-01", periods=len(bars), freq=freq, tz="UTC", name="timestamp")
+    with pytest.raises(ArtifactError, match=r"every 1 days .* found bars every"):
+        getattr(scorer, what)(bars.set_axis(index))
+
+
+def test_bars_at_uneven_intervals_like_the_models_are_scored(scorer, scores, bars):
+    hours = np.random.default_rng(0).integers(-5, 6, len(bars))
+    uneven = bars.set_axis(bars.index + pd.to_timedelta(hours, unit="h"))
+    np.testing.assert_array_equal(scorer.score(uneven), scores)

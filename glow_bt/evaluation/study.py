@@ -19,7 +19,7 @@ from glow_bt.ohlcv import BAR_COLUMNS, periods_per_year, validate_bars
 from glow_bt.risk import christoffersen_test, kupiec_test, quantile_loss
 from glow_bt.scoring import SCORE_COLUMNS, Model, Scorer, open_scorer
 
-__all__ = ["VAR_LEVELS", "Contender", "Study", "run_study", "unseen_span"]
+__all__ = ["VAR_LEVELS", "Contender", "Study", "run_study", "unseen_span", "var_metrics"]
 
 VAR_LEVELS = (0.01, 0.05)
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from glow_bt.artifact import Artifact, save_artifact
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec
-from glow_bt.folds import walk_forward_folds
+from glow_bt.folds import Fold, walk_forward_folds
 from glow_bt.ohlcv import validate_bars
 from glow_bt.training import Progress, TrainConfig, block_sizes, train
 
@@ -86,27 +86,48 @@ def train_walk_forward(
     index = cast("pd.DatetimeIndex", bars.index)
     models: list[FoldModel] = []
     for i, fold in enumerate(folds):
-        past = bars.iloc[fold.train.start : fold.validation.stop]
-        settings = replace(
+        artifact = _train_fold(
+            bars,
+            fold,
             config,
-            train_until=index[fold.train.stop].isoformat(),
-            validation_until=index[fold.validation.stop].isoformat(),
-        )
-        folder = None if models_dir is None else Path(models_dir) / f"fold_{i + 1}"
-        checkpoints = None if folder is None else folder.with_suffix(".checkpoint")
-        artifact = train(
-            past,
-            settings,
             spec=spec,
             previous=models[-1].artifact if models else None,
             progress=progress[i] if progress else None,
-            checkpoint_dir=checkpoints,
+            folder=None if models_dir is None else Path(models_dir) / f"fold_{i + 1}",
         )
-        if folder is not None:
-            save_artifact(artifact, folder)
-        if checkpoints is not None:
-            checkpoints.rmdir()
         models.append(
             FoldModel(i + 1, index[fold.test.start], index[fold.test.stop - 1], artifact)
         )
     return models
+
+
+def _train_fold(
+    bars: pd.DataFrame,
+    fold: Fold,
+    config: TrainConfig,
+    *,
+    spec: FeatureSpec,
+    previous: Artifact | None,
+    progress: Progress | None,
+    folder: Path | None,
+) -> Artifact:
+    """Train on the bars before a fold's test span, which it is not given."""
+    settings = replace(
+        config,
+        train_until=bars.index[fold.train.stop].isoformat(),
+        validation_until=bars.index[fold.validation.stop].isoformat(),
+    )
+    checkpoints = None if folder is None else folder.with_suffix(".checkpoint")
+    artifact = train(
+        bars.iloc[fold.train.start : fold.validation.stop],
+        settings,
+        spec=spec,
+        previous=previous,
+        progress=progress,
+        checkpoint_dir=checkpoints,
+    )
+    if folder is not None:
+        save_artifact(artifact, folder)
+    if checkpoints is not None:
+        checkpoints.rmdir()
+    return artifact
