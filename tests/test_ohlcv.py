@@ -305,9 +305,9 @@ class TestFiles:
             ("empty.csv", b""),
             ("binary.csv", b"\xff\xfe\x00\x81"),
             ("html.csv", b"<html><body>502 Bad Gateway</body></html>"),
-            ("cut.csv.gz", gzip.compress(b"timestamp,open\n" * 100)[:30]),
+            ("cut.csv.gz", gzip.compress(b"timestamp,open\n" * 100, mtime=0)[:30]),
             ("not.csv.gz", b"timestamp,open,high,low,close,volume\n"),
-            ("flipped.csv.gz", gzip.compress(b"timestamp,open" * 9)[:20] + b"\x00" * 40),
+            ("flipped.csv.gz", gzip.compress(b"timestamp,open" * 9, mtime=0)[:20] + b"\x00" * 40),
             ("not.parquet", b"PAR1 not at all"),
         ],
     )
