@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
-from sklearn.linear_model import BayesianRidge
 
 from glow_bt.errors import ConfigError, TooFewBarsError
 
@@ -36,7 +35,8 @@ class DirectionReadout:
     far it is believed is decided by how well it foretells later, held-out bars. Both are shrunk by
     max(0, 1 - 1/t^2) (positive-part James-Stein for one number, t its t-statistic; the slope
     also to 0 if it foretells with the wrong sign): without evidence direction is 0.
-    direction = 2 Phi(m/s) - 1 with the shrunk mean m and its posterior deviation s.
+    direction = 2 Phi(m/s) - 1 with the shrunk mean m; s is the posterior deviation before
+    shrinking, since disbelief in a slope is no reason to be surer of the rest.
 
     Attributes:
         coefficients: (D,), one a latent, before shrinking.
@@ -102,6 +102,9 @@ class DirectionReadout:
         _check_horizon(horizon)
         x, y = _apart(latents, forward_return, horizon, MIN_ROWS)
         later_x, later_y = _apart(held_out_latents, held_out_return, horizon, MIN_HELD_OUT_ROWS)
+        # Here, because whoever only reads a direction need not wait for scikit-learn.
+        from sklearn.linear_model import BayesianRidge
+
         ridge = BayesianRidge().fit(x, y)
         coefficients = np.asarray(ridge.coef_, dtype=np.float64)
         centre = x.mean(axis=0)

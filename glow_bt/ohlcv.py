@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from glow_bt.errors import DataError, TooFewBarsError
+from glow_bt.placing import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -84,8 +85,8 @@ def validate_bars(bars: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.
         A new frame: UTC index ``timestamp``, float64 columns in contract order.
 
     Raises:
-        DataError: on unknown or missing columns, stamps that are duplicate, unordered or in
-            the future, values that are NaN, infinite or negative, or high below low.
+        DataError: on unknown or missing columns, stamps that are duplicate, unordered, in the
+            future or outside 1678 to 2261, values that are NaN, infinite or negative, or high below low.
     """
     frame = _with_utc_index(bars)
     _check_columns(frame.columns)
@@ -216,16 +217,11 @@ def write_bars(bars: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     The file appears whole or not at all; folders on the way to it are made.
     """
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with new_file(file) as temporary:
         if file.suffix == ".parquet":
             bars.to_parquet(temporary)
         else:
             bars.to_csv(temporary, compression="gzip" if file.suffix == ".gz" else None)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stamps_ns(bars: pd.DataFrame) -> NDArray[np.int64]:
@@ -327,6 +323,13 @@ def _check_stamps(index: pd.DatetimeIndex, now: pd.Timestamp) -> None:
             f"expected stamps in ascending order, found {index[row]} after {index[row - 1]}; "
             "sort the bars by timestamp"
         )
+    try:
+        index.as_unit("ns")
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise DataError(
+            f"expected stamps of the years 1678 to 2261, found {index[0]} to {index[-1]}; "
+            "correct or remove such bars"
+        ) from error
     if len(index) and index[-1] > now:
         raise DataError(
             f"expected closed bars, found {int((index > now).sum())} stamps in the future, "

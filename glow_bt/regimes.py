@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.mixture import GaussianMixture
 
 from glow_bt.errors import ConfigError
 
@@ -81,6 +79,10 @@ class Regimes:
                 f"expected between 1 and {len(latents)} regimes (one row each), "
                 f"found {num_regimes}"
             )
+        # Here, because whoever only reads a regime need not wait for scikit-learn.
+        from sklearn.cluster import KMeans
+        from sklearn.mixture import GaussianMixture
+
         if method == "kmeans":
             kmeans = KMeans(num_regimes, n_init=4, random_state=seed).fit(latents)
             centres = np.asarray(kmeans.cluster_centers_, dtype=np.float64)

@@ -22,7 +22,15 @@ from glow_bt.features import feature_array, last_features, volatility_array
 from glow_bt.ohlcv import BAR_COLUMNS, validate_bars
 from glow_bt.threads import one_thread
 
-__all__ = ["SCORE_COLUMNS", "BarScorer", "Model", "ScheduledScorer", "Scorer", "open_scorer"]
+__all__ = [
+    "SCORE_COLUMNS",
+    "BarScorer",
+    "Model",
+    "ScheduledScorer",
+    "Scorer",
+    "check_interval",
+    "open_scorer",
+]
 
 SCORE_COLUMNS = (
     "log_prob",
@@ -101,6 +109,11 @@ class Scorer:
         """Bars that a row depends on, itself included."""
         return self.artifact.spec.min_bars
 
+    @property
+    def bar_seconds(self) -> float:
+        """Interval of the bars that the model was trained on."""
+        return self.artifact.training.bar_seconds
+
     def score(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Score a bar frame; rows of the warm-up are NaN.
 
@@ -110,7 +123,7 @@ class Scorer:
             ArtifactError: if the bars come at another interval than the model's.
             LookAheadError: if a bar after the warm-up is one that the model was trained on.
         """
-        stamps, array, index = _arrays_of(bars, self.min_bars)
+        stamps, array, index = _arrays_of(bars, self.min_bars, self.bar_seconds)
         scores = self.score_arrays(stamps, array)
         return pd.DataFrame(scores, index=index, columns=list(SCORE_COLUMNS))
 
@@ -118,14 +131,13 @@ class Scorer:
         """Score bars (N, 5) with open stamps (N,); see `BarScorer`.
 
         Raises:
-            ArtifactError: if the bars come at another interval than the model's.
             LookAheadError: if a bar after the warm-up is one that the model was trained on.
         """
         warm_up = self.min_bars - 1
         scores = np.full((len(bars), len(SCORE_COLUMNS)), np.nan)
         if len(bars) <= warm_up:
             return scores
-        self._check_stamps(stamps_ns)
+        self._refuse_training_bars(stamps_ns)
         x, volatility = self._states(bars)
         scored = scores[warm_up:]
         for rows, reading in self._readings(x):
@@ -163,8 +175,8 @@ class Scorer:
         return pd.DataFrame(table, index=index, columns=list(levels))
 
     def _states_of(self, bars: pd.DataFrame) -> tuple[Floats, Floats, pd.DatetimeIndex]:
-        stamps, array, index = _arrays_of(bars, self.min_bars)
-        self._check_stamps(stamps)
+        stamps, array, index = _arrays_of(bars, self.min_bars, self.bar_seconds)
+        self._refuse_training_bars(stamps)
         return *self._states(array), index
 
     def _states(self, bars: Floats) -> tuple[Floats, Floats]:
@@ -207,23 +219,14 @@ class Scorer:
         location = float(self.artifact.return_flow.location)
         return (location + spread * standard) * volatility
 
-    def _check_stamps(self, stamps_ns: Stamps) -> None:
-        """Refuse bars of another interval, and bars that the model was trained on."""
-        record = self.artifact.training
-        # The latest window is enough, and as quick for one bar as for a history.
-        interval = float(np.median(np.diff(stamps_ns[-self.min_bars :]))) / 1e9
-        if not 1 / _INTERVAL_TOLERANCE < interval / record.bar_seconds < _INTERVAL_TOLERANCE:
-            raise ArtifactError(
-                f"expected bars every {pd.Timedelta(seconds=record.bar_seconds)}, as the model "
-                f"was trained on, found bars every {pd.Timedelta(seconds=interval)}; train a "
-                "model on such bars"
-            )
+    def _refuse_training_bars(self, stamps_ns: Stamps) -> None:
         first = int(stamps_ns[self.min_bars - 1])
+        until = self.artifact.training.trained_until
         if first <= self._trained_until_ns and not self.allow_training_bars:
             raise LookAheadError(
-                f"expected bars after {record.trained_until}, the last that the model was trained "
-                f"on, found {pd.Timestamp(first, tz='UTC')}; begin {self.min_bars - 1} bars "
-                "of warm-up before the first new bar, or allow training bars"
+                f"expected bars after {until}, the last that the model was trained on, found "
+                f"{pd.Timestamp(first, tz='UTC')}; begin {self.min_bars - 1} bars of warm-up "
+                "before the first new bar, or allow training bars"
             )
 
 
@@ -265,6 +268,7 @@ class ScheduledScorer:
             for _, artifact in schedule
         ]
         self.starts = starts
+        self.var_level = var_level
         self._starts_ns = np.array([s.value for s in starts], dtype=np.int64)
 
     @property
@@ -272,9 +276,14 @@ class ScheduledScorer:
         """Bars that a row depends on, itself included: the most that any model needs."""
         return max(scorer.min_bars for scorer in self.scorers)
 
+    @property
+    def bar_seconds(self) -> float:
+        """Interval of the bars that the first model was trained on."""
+        return self.scorers[0].bar_seconds
+
     def score(self, bars: pd.DataFrame) -> pd.DataFrame:
         """Score a bar frame; rows of the warm-up and before the first model are NaN."""
-        stamps, array, index = _arrays_of(bars, self.min_bars)
+        stamps, array, index = _arrays_of(bars, self.min_bars, self.bar_seconds)
         scores = self.score_arrays(stamps, array)
         return pd.DataFrame(scores, index=index, columns=list(SCORE_COLUMNS))
 
@@ -341,9 +350,33 @@ def _as_utc(stamp: pd.Timestamp) -> pd.Timestamp:
     return stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")
 
 
-def _arrays_of(bars: pd.DataFrame, min_bars: int) -> tuple[Stamps, Floats, pd.DatetimeIndex]:
+def check_interval(stamps_ns: Stamps, bar_seconds: float) -> None:
+    """Refuse bars of another interval than a model's.
+
+    The lower quartile of the steps counts, so that holes are no reason to refuse a history.
+
+    Args:
+        stamps_ns: (N,) stamps of neighbouring bars, at least two.
+        bar_seconds: interval of the bars that the model was trained on.
+
+    Raises:
+        ArtifactError: if the steps differ by more than half.
+    """
+    step = float(np.quantile(np.diff(stamps_ns), 0.25)) / 1e9
+    if not 1 / _INTERVAL_TOLERANCE < step / bar_seconds < _INTERVAL_TOLERANCE:
+        raise ArtifactError(
+            f"expected bars every {pd.Timedelta(seconds=bar_seconds)}, as the model was trained "
+            f"on, found bars every {pd.Timedelta(seconds=step)}; train a model on such bars"
+        )
+
+
+def _arrays_of(
+    bars: pd.DataFrame, min_bars: int, bar_seconds: float
+) -> tuple[Stamps, Floats, pd.DatetimeIndex]:
     frame = validate_bars(bars)
     if len(frame) < min_bars:
         raise TooFewBarsError(min_bars, len(frame), "scoring")
     index = cast("pd.DatetimeIndex", frame.index)
-    return index.as_unit("ns").asi8, frame[list(BAR_COLUMNS)].to_numpy(), index
+    stamps = index.as_unit("ns").asi8
+    check_interval(stamps, bar_seconds)
+    return stamps, frame[list(BAR_COLUMNS)].to_numpy(), index

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.indicator import GlowIndicator
-from glow_bt.policy import target_exposure
+from glow_bt.policy import PolicyParams, target_exposure
 
 if TYPE_CHECKING:
     import backtrader as bt
@@ -42,8 +42,8 @@ class GlowStrategy(ExposureStrategy):
         ("model", None),
         ("var_level", 0.01),
         ("allow_training_bars", False),
-        ("long_only", False),
-        ("risk_budget", 0.02),
+        ("long_only", PolicyParams.long_only),
+        ("risk_budget", PolicyParams.risk_budget),
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:

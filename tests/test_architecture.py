@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
 import pytest
+
+import glow_bt.bt
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("glow_bt", "strategies", "datafeeds")
@@ -77,9 +80,13 @@ def lines_of_code(function):
 
 
 def bound_names(tree):
-    """Return the names that a module binds at its top, and those of them that are public code."""
+    """Return the names that a module binds at its top, and those of them that are public code.
+
+    Names loaded when first used stand under TYPE_CHECKING.
+    """
     bound, public = set(), set()
-    for node in tree.body:
+    typing_only = [node.body for node in tree.body if isinstance(node, ast.If)]
+    for node in [*tree.body, *chain.from_iterable(typing_only)]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             bound.add(node.name)
             if not node.name.startswith("_"):
@@ -155,6 +162,20 @@ def test_importing_the_package_loads_no_heavy_library():
 
 def test_the_pure_parts_load_no_heavy_library():
     assert loaded_by(*(f"glow_bt.{part}" for part in PURE)) == []
+
+
+def test_a_feed_does_not_wait_for_torch():
+    assert loaded_by("datafeeds.bybit_feed") == ["backtrader"]
+
+
+@pytest.mark.parametrize("name", glow_bt.bt.__all__)
+def test_adapters_are_loaded_when_first_used(name):
+    assert getattr(glow_bt.bt, name).__name__ == name
+
+
+def test_unknown_adapters_are_unknown():
+    with pytest.raises(AttributeError, match="no attribute 'GlowOracle'"):
+        _ = glow_bt.bt.GlowOracle
 
 
 @each_module

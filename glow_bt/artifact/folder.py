@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,12 +22,16 @@ from glow_bt.artifact.manifest import (
     tensors_of,
 )
 from glow_bt.artifact.model import Artifact
-from glow_bt.errors import ArtifactError
+from glow_bt.errors import ArtifactError, ConfigError
+from glow_bt.features import FeatureSpec
+from glow_bt.placing import new_folder, obstacle
 
 __all__ = ["load_artifact", "save_artifact"]
 
 _TENSORS = "model.safetensors"
 _MANIFEST = "manifest.json"
+# What the manifest of a model folder is known by.
+_MARKS = ("schema_version", "spec")
 _PROBE_SCORES = "probe.scores"
 # What a probe state may read differently on another machine, in float64.
 _PROBE_TOLERANCE = 1e-6
@@ -59,40 +62,37 @@ def save_artifact(
     Args:
         artifact: the model.
         path: the folder; those on the way to it are made.
-        overwrite: whether a model folder of that name is replaced; nothing else ever is.
+        overwrite: whether a model folder of that name, or an empty one, is replaced; nothing
+            else ever is.
 
     Raises:
         ArtifactError: if the path exists and may not be replaced, the folder cannot be written,
             or the artifact holds numbers that are not finite.
     """
-    folder = Path(path)
-    _check_free(folder, overwrite=overwrite)
+    folder = Path(os.path.realpath(path))
+    if reason := obstacle(folder, "model", _MARKS, overwrite=overwrite):
+        raise ArtifactError(reason)
     tensors = tensors_of(artifact)
     check_finite(tensors)
     tensors[_PROBE_SCORES] = torch.from_numpy(_probe_scores(artifact))
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(tensors, temporary / _TENSORS)
-        digest = _sha256((temporary / _TENSORS).read_bytes())
-        manifest = manifest_of(artifact) | {"model_sha256": digest}
-        (temporary / _MANIFEST).write_bytes(_sealed(manifest))
-        _move_into_place(temporary, folder)
-    except OSError as error:
+        with new_folder(folder) as temporary:
+            save_file(tensors, temporary / _TENSORS)
+            digest = _sha256((temporary / _TENSORS).read_bytes())
+            manifest = manifest_of(artifact) | {"model_sha256": digest}
+            (temporary / _MANIFEST).write_bytes(_sealed(manifest))
+    except (OSError, SafetensorError) as error:
         raise ArtifactError(
             f"expected to write a model folder {folder}, found that it cannot be: {error}; "
             "choose another place"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read an artifact and prove that it works, in float64.
 
     Raises:
-        ArtifactError: if the folder is missing, of another schema, damaged, or does not read
+        ArtifactError: if the folder is missing, of another schema or market state, damaged, or does not read
             its probe states as the trainer did; the message says what to do.
     """
     folder = Path(path)
@@ -104,6 +104,7 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
                 f"expected the {_TENSORS} that the manifest of {folder} has the hash of, found "
                 f"another or a damaged one; {_REPAIR}"
             )
+        _check_spec(manifest["spec"], folder)
         tensors = load(data)
         artifact = from_parts(manifest, tensors)
         _prove(artifact, tensors[_PROBE_SCORES].numpy(), folder)
@@ -115,35 +116,15 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     return artifact
 
 
-def _check_free(folder: Path, *, overwrite: bool) -> None:
-    if not os.path.lexists(folder):
-        return
-    if not overwrite:
-        raise ArtifactError(
-            f"expected a new folder, found {folder} there already; "
-            "choose another or ask to overwrite it"
-        )
-    if not (folder / _MANIFEST).is_file():
-        raise ArtifactError(
-            f"expected a model folder to overwrite, found no {_MANIFEST} in {folder}; "
-            "choose another place, or remove it yourself"
-        )
-
-
-def _move_into_place(written: Path, folder: Path) -> None:
-    """Rename a complete folder to its name; one that it replaces is removed last."""
-    if not folder.exists():
-        written.rename(folder)
-        return
-    replaced = written.with_suffix(".old")
-    shutil.rmtree(replaced, ignore_errors=True)
-    folder.rename(replaced)
+def _check_spec(spec: dict[str, Any], folder: Path) -> None:
     try:
-        written.rename(folder)
-    except OSError:
-        replaced.rename(folder)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
+        FeatureSpec.from_dict(spec)
+    except ConfigError as error:
+        raise ArtifactError(
+            f"expected a model of this version's market state, found one of version "
+            f"{spec.get('version')!r} with features {spec.get('names')!r} in {folder}; "
+            "train the model again"
+        ) from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

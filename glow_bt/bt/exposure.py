@@ -60,9 +60,9 @@ class ExposureStrategy(bt.Strategy):
 
     params: ClassVar[Any] = (
         ("start", None),
-        ("leverage_cap", 1.0),
-        ("dead_band", 0.1),
-        ("cost_rate", 0.0),
+        ("leverage_cap", PolicyParams.leverage_cap),
+        ("dead_band", PolicyParams.dead_band),
+        ("cost_rate", PolicyParams.cost_rate),
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:

@@ -13,7 +13,13 @@ from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.bt.stamps import to_nanoseconds
 from glow_bt.errors import ConfigError
 from glow_bt.ohlcv import BAR_COLUMNS
-from glow_bt.scoring import SCORE_COLUMNS, open_scorer
+from glow_bt.scoring import (
+    SCORE_COLUMNS,
+    ScheduledScorer,
+    Scorer,
+    check_interval,
+    open_scorer,
+)
 
 __all__ = ["GlowIndicator", "find_indicator"]
 
@@ -44,12 +50,13 @@ class GlowIndicator(bt.Indicator):
         data: a data feed (not a single line), resampled or replayed ones included.
         model: an artifact or its folder, a walk-forward schedule (list of valid-from stamp and
             artifact or folder), or a scorer. In ``optstrategy`` wrap a schedule in a list.
-        var_level: probability of a loss beyond VaR.
+        var_level: probability of a loss beyond VaR; a scorer given as the model keeps its own.
         allow_training_bars: score bars the model was trained on too.
 
     Raises:
         ConfigError: if the model is missing or the data is no feed of bars.
-        ArtifactError: if the model cannot be used, or (LookAheadError) was trained on these bars.
+        ArtifactError: if the model cannot be used, was trained on bars of another interval, or
+            (LookAheadError) on these bars.
     """
 
     lines: ClassVar[Any] = SCORE_COLUMNS
@@ -85,6 +92,7 @@ class GlowIndicator(bt.Indicator):
             allow_training_bars=self.p.allow_training_bars,
         )
         self._min_bars = self.scorer.min_bars
+        self._interval_checked = False
         self._scored_bar: tuple[float, ...] | None = None
         self._scores: list[float] = []
         self.addminperiod(self._min_bars)
@@ -121,9 +129,12 @@ class GlowIndicator(bt.Indicator):
 
     def _score(self, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Score (6, N) stamps and bars in the order of `_INPUTS`."""
-        return self.scorer.score_arrays(
-            to_nanoseconds(inputs[0]), np.ascontiguousarray(inputs[1:].T)
-        )
+        stamps = to_nanoseconds(inputs[0])
+        if not self._interval_checked and isinstance(self.scorer, Scorer | ScheduledScorer):
+            # The first window only, whatever the mode: a hole later on stops no strategy.
+            check_interval(stamps[: self._min_bars], self.scorer.bar_seconds)
+        self._interval_checked = True
+        return self.scorer.score_arrays(stamps, np.ascontiguousarray(inputs[1:].T))
 
 
 def find_indicator(strategy: bt.Strategy, data: bt.AbstractDataBase) -> GlowIndicator | None:

@@ -15,7 +15,7 @@ __all__ = ["GlowVaRSizer"]
 
 
 class GlowVaRSizer(bt.Sizer):
-    """Sizes ``self.buy()`` and ``self.sell()`` so that the position's VaR is the risk budget.
+    """Sizes ``self.buy()`` and ``self.sell()`` by VaR: at most the risk budget can be lost there.
 
     size = equity x min(risk_budget / |VaR|, leverage_cap) / close, less what is already held
     on that side, so that repeated orders do not pile up. Zero outside the likelihood filter and
@@ -32,7 +32,11 @@ class GlowVaRSizer(bt.Sizer):
             GlowIndicator on the ordered data.
     """
 
-    params: ClassVar[Any] = (("risk_budget", 0.02), ("leverage_cap", 1.0), ("qty_step", 0.0))
+    params: ClassVar[Any] = (
+        ("risk_budget", PolicyParams.risk_budget),
+        ("leverage_cap", PolicyParams.leverage_cap),
+        ("qty_step", 0.0),
+    )
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         refuse_unknown(self, args, kwargs)

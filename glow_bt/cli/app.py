@@ -13,7 +13,7 @@ from glow_bt.cli.fetch import fetch
 from glow_bt.cli.options import ExampleGroup
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
 from glow_bt.cli.train import train
-from glow_bt.errors import GlowError
+from glow_bt.errors import ConfigError, GlowError
 
 __all__ = ["app", "main"]
 
@@ -53,11 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), 1, args)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; what was finished is kept", 1, args)
+        _fail("interrupted", 1, args)
     except BrokenPipeError:
         # The reader of a pipe has left, as `| head` does; nothing is wrong.
         sys.stderr.close()
         sys.exit(1)
+    except ConfigError as error:
+        _fail(str(error), 2, args)
     except (GlowError, OSError) as error:
         _fail(str(error), 1, args)
     sys.exit(0)

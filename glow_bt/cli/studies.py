@@ -16,6 +16,7 @@ from glow_bt.cli.options import (
     train_config,
     training_options,
 )
+from glow_bt.policy import PolicyParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,14 +35,14 @@ _DEMO_FOLDS = 5
 
 def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what decides on positions and costs."""
-    for flag, kind, default, text in (
-        ("--cash", float, 100_000.0, "Starting equity."),
-        ("--slippage-bps", float, 1.0, "Slippage on every fill, in basis points."),
-        ("--risk-budget", float, 0.02, "Share of equity that the 1 % VaR may amount to."),
-        ("--leverage-cap", float, 1.0, "Largest exposure, as a multiple of equity."),
-        ("--dead-band", float, 0.1, "Smallest change of exposure that is traded."),
+    for flag, default, text in (
+        ("--dead-band", PolicyParams.dead_band, "Smallest change of exposure that is traded."),
+        ("--leverage-cap", PolicyParams.leverage_cap, "Largest exposure over equity."),
+        ("--risk-budget", PolicyParams.risk_budget, "Share of equity that 1 % VaR may lose."),
+        ("--slippage-bps", 1.0, "Slippage on every fill, in basis points."),
+        ("--cash", 100_000.0, "Starting equity."),
     ):
-        function = click.option(flag, type=kind, default=default, show_default=True, help=text)(
+        function = click.option(flag, type=float, default=default, show_default=True, help=text)(
             function
         )
     return click.option("--long-only", is_flag=True, help="Never short.")(function)
@@ -74,7 +75,7 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
     """
     from datafeeds.samples import load_sample
 
-    _refuse_existing(out, overwrite)
+    _refuse_early(out, overwrite, options)
     title = {"sp500": "S&P 500, daily", "nasdaq": "NASDAQ Composite, daily"}[sample]
     _walk_forward(load_sample(sample), title, out, overwrite, as_json, options, "demo")
 
@@ -100,7 +101,7 @@ def walk_forward(
     bars: Path, out: Path, overwrite: bool, fill_gaps: bool, as_json: bool, **options: Any
 ) -> None:
     """Train fold by fold on the bars in file BARS and run one backtest over all test spans."""
-    _refuse_existing(out, overwrite)
+    _refuse_early(out, overwrite, options)
     frame = load_bars(bars, fill_gaps)
     _walk_forward(
         frame, options["title"] or bars.name, out, overwrite, as_json, options, "walk-forward"
@@ -136,7 +137,7 @@ def backtest(
     """Run a trained model over the bars in file BARS that come after its training."""
     from glow_bt.artifact import load_artifact
 
-    _refuse_existing(out, overwrite)
+    _refuse_early(out, overwrite, options)
     frame = load_bars(bars, fill_gaps)
     artifact = load_artifact(model)
     _study(
@@ -204,26 +205,18 @@ def _study(
     command: str,
     config: TrainConfig | None = None,
 ) -> None:
+    from glow_bt.bt import BybitPerpetual
     from glow_bt.evaluation.run_folder import write_run
     from glow_bt.evaluation.study import run_study
+    from glow_bt.training import TrainConfig
 
-    trading = {
-        name: options[name]
-        for name in (
-            "cash",
-            "slippage_bps",
-            "risk_budget",
-            "leverage_cap",
-            "dead_band",
-            "long_only",
-        )
-    }
     study = run_study(
         bars,
         models,
-        _contenders(trading, bars),
-        cash=trading["cash"],
-        slippage_bps=trading["slippage_bps"],
+        _contenders(options, bars),
+        cash=options["cash"],
+        slippage_bps=options["slippage_bps"],
+        leverage=_leverage(options),
     )
     run = write_run(
         out,
@@ -232,11 +225,19 @@ def _study(
         bars,
         title=title,
         command=command,
-        trading=trading,
+        trading={
+            **{name: value for name, value in options.items() if name not in TrainConfig.names()},
+            "taker": BybitPerpetual().p.taker,
+        },
         config=config,
         overwrite=overwrite,
     )
     _print(run.metrics, out, as_json)
+
+
+def _leverage(options: dict[str, Any]) -> float:
+    """Return what the broker has to allow for the leverage cap to be reached."""
+    return max(1.0, float(options["leverage_cap"]))
 
 
 def _contenders(trading: dict[str, Any], bars: pd.DataFrame) -> list[Contender]:
@@ -260,10 +261,13 @@ def _contenders(trading: dict[str, Any], bars: pd.DataFrame) -> list[Contender]:
     ]
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
+def _refuse_early(out: Path, overwrite: bool, options: dict[str, Any]) -> None:
     """Refuse before hours of work, not after."""
+    from glow_bt.evaluation.backtest import check_money
     from glow_bt.evaluation.run_folder import refuse_existing
 
+    PolicyParams(**{name: options[name] for name in ("risk_budget", "leverage_cap", "dead_band")})
+    check_money(options["cash"], options["slippage_bps"])
     refuse_existing(out, overwrite)
 
 

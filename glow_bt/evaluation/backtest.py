@@ -15,7 +15,7 @@ from glow_bt.bt.feed import ArrayFeed
 from glow_bt.bt.ledger import AccountLedger
 from glow_bt.errors import ConfigError
 
-__all__ = ["BacktestResult", "run_backtest"]
+__all__ = ["BacktestResult", "check_money", "run_backtest"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def run_backtest(
         [{'size': 9.9, 'price': 100.5}]
     """
     _check_strategy(strategy, params or {})
-    _check_money(cash, slippage_bps)
+    check_money(cash, slippage_bps)
     cerebro = bt.Cerebro(stdstats=False)
     cerebro.adddata(ArrayFeed(dataname=bars) if isinstance(bars, pd.DataFrame) else bars)
     cerebro.addstrategy(strategy, **(params or {}))
@@ -119,7 +119,12 @@ def _check_strategy(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> N
         )
 
 
-def _check_money(cash: float, slippage_bps: float) -> None:
+def check_money(cash: float, slippage_bps: float) -> None:
+    """Refuse a starting equity or a slippage that cannot work.
+
+    Raises:
+        ConfigError: if cash is not above 0, or slippage_bps is negative or 10,000 or more.
+    """
     if not (math.isfinite(cash) and cash > 0.0):
         raise ConfigError(f"expected starting cash above 0, found {cash}")
     if not 0.0 <= slippage_bps < 10_000.0:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from glow_bt.errors import ResultsError
+from glow_bt.placing import new_file
 
 __all__ = ["CONTENT_POLICY", "write_page"]
 
@@ -23,14 +24,9 @@ def write_page(html: str, path: str | os.PathLike[str]) -> None:
         ResultsError: if the file cannot be written.
     """
     file = Path(path)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with new_file(file) as temporary:
             temporary.write_text(html, encoding="utf-8")
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ResultsError(
             f"expected to write the page {file}, found {error.strerror or error}; "

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +35,15 @@ from glow_bt.evaluation.study import VAR_LEVELS, Study
 from glow_bt.evaluation.tearsheet import write_tearsheet
 from glow_bt.evaluation.walk_forward import FoldModel
 from glow_bt.ohlcv import bar_interval, bars_sha256
+from glow_bt.placing import new_folder, obstacle
 from glow_bt.training import TrainConfig
 
 __all__ = ["Run", "read_run", "refuse_existing", "write_pages", "write_run"]
 
 _SCHEMA_VERSION = 1
 _TABLES = ("states", "equity", "latents")
+# What the manifest of a run folder is known by.
+_MARKS = ("schema_version", "command")
 _BENCHMARK = "buy_and_hold"
 
 
@@ -67,16 +69,15 @@ class Run:
 
 
 def refuse_existing(folder: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse to write over results.
+    """Refuse a place where `write_run` may not or cannot write.
 
     Raises:
-        ResultsError: if the folder exists and overwrite is off.
+        ResultsError: if the path exists and overwrite is off, or it is neither a run folder nor
+            an empty one, or nothing can be written there.
     """
-    if Path(folder).exists() and not overwrite:
-        raise ResultsError(
-            f"expected a new results folder, found {folder} there already; choose another or "
-            "use --overwrite"
-        )
+    reason = obstacle(Path(os.path.realpath(folder)), "results", _MARKS, overwrite=overwrite)
+    if reason:
+        raise ResultsError(reason)
 
 
 def write_run(
@@ -102,39 +103,23 @@ def write_run(
         command: name of the command.
         trading: settings of cash, costs and policy.
         config: settings of the trainer, for a walk-forward.
-        overwrite: replace a folder that exists.
+        overwrite: whether a run folder of that name, or an empty one, is replaced; nothing
+            else ever is.
 
     Raises:
-        ResultsError: if the folder exists and overwrite is off.
+        ResultsError: if the path exists and may not be replaced, or cannot be written.
     """
-    target = Path(folder)
+    target = Path(os.path.realpath(folder))
     refuse_existing(target, overwrite)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    manifest = _manifest(study, models, bars, title, command, trading, config)
     try:
-        manifest = _manifest(study, models, bars, title, command, trading, config)
-        run = Run(
-            folder=temporary,
-            manifest=manifest,
-            metrics=dict(study.metrics),
-            states=next(iter(study.results.values())).states,
-            equity=pd.DataFrame({k: r.states["equity"] for k, r in study.results.items()}),
-            latents=study.latents,
-        )
-        _write_json(temporary / "manifest.json", manifest)
-        _write_json(temporary / "metrics.json", run.metrics)
-        for name in _TABLES:
-            getattr(run, name).to_parquet(temporary / f"{name}.parquet")
-        if not isinstance(models, Artifact):
-            for fold in models:
-                save_artifact(fold.artifact, temporary / "artifacts" / f"fold_{fold.number}")
-        write_pages(run)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with new_folder(target) as temporary:
+            _fill(temporary, study, models, manifest)
+    except OSError as error:
+        raise ResultsError(
+            f"expected to write a results folder {target}, found that it cannot be: {error}; "
+            "choose another place"
+        ) from error
     return read_run(target)
 
 
@@ -149,6 +134,13 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         raise ResultsError(
             f"expected a results folder with manifest.json, found none at {root}; give the "
             "folder that 'glow-bt backtest' or 'walk-forward' wrote"
+        )
+    needed = ("metrics.json", *(f"{name}.parquet" for name in _TABLES))
+    missing = [name for name in needed if not (root / name).is_file()]
+    if missing:
+        raise ResultsError(
+            f"expected a complete results folder, found {root} without {', '.join(missing)}; "
+            "run the study again to make them"
         )
     try:
         manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
@@ -196,6 +188,30 @@ def write_pages(run: Run) -> None:
     folder.mkdir(exist_ok=True)
     for picture in pictures:
         (folder / f"{picture.name}.png").write_bytes(picture.png)
+
+
+def _fill(
+    folder: Path,
+    study: Study,
+    models: Sequence[FoldModel] | Artifact,
+    manifest: dict[str, Any],
+) -> None:
+    run = Run(
+        folder=folder,
+        manifest=manifest,
+        metrics=dict(study.metrics),
+        states=next(iter(study.results.values())).states,
+        equity=pd.DataFrame({k: r.states["equity"] for k, r in study.results.items()}),
+        latents=study.latents,
+    )
+    _write_json(folder / "manifest.json", manifest)
+    _write_json(folder / "metrics.json", run.metrics)
+    for name in _TABLES:
+        getattr(run, name).to_parquet(folder / f"{name}.parquet")
+    if not isinstance(models, Artifact):
+        for fold in models:
+            save_artifact(fold.artifact, folder / "artifacts" / f"fold_{fold.number}")
+    write_pages(run)
 
 
 def _by_fold(states: pd.DataFrame, folds: list[dict[str, Any]], key: str) -> pd.Series[float]:

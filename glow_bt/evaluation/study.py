@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from glow_bt.artifact import Artifact
+from glow_bt.bt import BybitPerpetual
 from glow_bt.errors import TooFewBarsError
 from glow_bt.evaluation.backtest import BacktestResult, run_backtest
 from glow_bt.evaluation.metrics import performance
@@ -83,6 +84,7 @@ def run_study(
     *,
     cash: float = 100_000.0,
     slippage_bps: float = 1.0,
+    leverage: float = 1.0,
 ) -> Study:
     """Run every contender over the unseen bars, with costs, and measure.
 
@@ -92,6 +94,7 @@ def run_study(
         contenders: strategies to run on the same bars; the first uses the model.
         cash: starting equity.
         slippage_bps: of the price, on every fill.
+        leverage: largest position over equity that the broker takes.
 
     Returns:
         Results and metrics: per contender performance and costs; of the model mean
@@ -107,7 +110,12 @@ def run_study(
         if contender.uses_model:
             params["model"] = model
         result = run_backtest(
-            span, contender.strategy, params, cash=cash, slippage_bps=slippage_bps
+            span,
+            contender.strategy,
+            params,
+            cash=cash,
+            commission=BybitPerpetual(leverage=leverage),
+            slippage_bps=slippage_bps,
         )
         results[contender.name] = replace(result, states=result.states.loc[start:])
     states = results[contenders[0].name].states

@@ -10,10 +10,11 @@ from typing import cast
 
 import pandas as pd
 
-from glow_bt.artifact import Artifact, save_artifact
+from glow_bt.artifact import Artifact, load_artifact, save_artifact
+from glow_bt.errors import ArtifactError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec
 from glow_bt.folds import Fold, walk_forward_folds
-from glow_bt.ohlcv import validate_bars
+from glow_bt.ohlcv import bars_sha256, validate_bars
 from glow_bt.training import Progress, TrainConfig, block_sizes, train
 
 __all__ = ["FoldModel", "train_walk_forward"]
@@ -62,11 +63,13 @@ def train_walk_forward(
         expanding: train on all of the past, or on a window of constant length.
         spec: features of a market state.
         models_dir: folder for the artifacts (fold_1, fold_2, ...) and, while a fold trains, its
-            checkpoint.
+            checkpoint. An interrupted call with the same bars and settings goes on from there,
+            to the same models; folds that are finished are not trained again.
         progress: one progress callback a fold.
 
     Raises:
         TooFewBarsError: if the folds do not fit; says how many bars are needed.
+        ArtifactError: if models_dir holds something other than what a fold would train.
     """
     config = config or TrainConfig()
     spec = spec or DEFAULT_SPEC
@@ -117,17 +120,42 @@ def _train_fold(
         train_until=bars.index[fold.train.stop].isoformat(),
         validation_until=bars.index[fold.validation.stop].isoformat(),
     )
+    past = bars.iloc[fold.train.start : fold.validation.stop]
     checkpoints = None if folder is None else folder.with_suffix(".checkpoint")
-    artifact = train(
-        bars.iloc[fold.train.start : fold.validation.stop],
-        settings,
-        spec=spec,
-        previous=previous,
-        progress=progress,
-        checkpoint_dir=checkpoints,
-    )
-    if folder is not None:
-        save_artifact(artifact, folder)
-    if checkpoints is not None:
+    if folder is not None and os.path.lexists(folder):
+        artifact = _finished(folder, past, settings, spec)
+    else:
+        artifact = train(
+            past,
+            settings,
+            spec=spec,
+            previous=previous,
+            progress=progress,
+            checkpoint_dir=checkpoints,
+        )
+        if folder is not None:
+            save_artifact(artifact, folder)
+    if checkpoints is not None and checkpoints.exists():
         checkpoints.rmdir()
+    return artifact
+
+
+def _finished(
+    folder: Path, past: pd.DataFrame, settings: TrainConfig, spec: FeatureSpec
+) -> Artifact:
+    """Load what an interrupted call trained, if it is what this one would train."""
+    artifact = load_artifact(folder)
+    record = artifact.training
+    differences = {
+        "bars": record.data_sha256 != bars_sha256(past),
+        "settings": record.config != settings.to_dict(),
+        "features": artifact.spec != spec,
+    }
+    other = [name for name, differs in differences.items() if differs]
+    if other:
+        raise ArtifactError(
+            f"expected no model or one of the same bars and settings in {folder}, found one of "
+            f"other {' and '.join(other)}; choose another folder for the models, or remove it "
+            "yourself"
+        )
     return artifact

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from glow_bt.errors import TrainingError
+from glow_bt.placing import new_file
 
 __all__ = ["Checkpoint"]
 
@@ -32,14 +34,22 @@ class Checkpoint:
     key: str
 
     def save(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Write the state after an epoch: tensors, and JSON values beside them."""
+        """Write the state after an epoch: tensors, and JSON values beside them.
+
+        Raises:
+            TrainingError: if the file cannot be written; the last one is left.
+        """
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         text = json.dumps(progress)
         header = {"key": self.key, "progress": text, "sha256": _digest(contiguous, text)}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        save_file(contiguous, temporary, metadata=header)
-        temporary.replace(self.path)
+        try:
+            with new_file(self.path) as temporary:
+                save_file(contiguous, temporary, metadata=header)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"expected to save a checkpoint {self.path}, found that it cannot be: {error}; "
+                "free some space or choose another place, and train again"
+            ) from error
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return tensors and JSON values as they were saved.

@@ -55,16 +55,16 @@ def test_json_has_the_facts_and_nothing_else(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "said", "code"),
     [
-        (["--symbol", "BTX/USDT:USDT"], "BTC/USDT:USDT"),
-        (["--since", "2024-02-01", "--until", "2024-01-01"], "before"),
-        (["--since", "yesterdayish"], "yesterdayish"),
-        (["--since", "2031-01-01"], "2031"),
+        (["--symbol", "BTX/USDT:USDT"], "BTC/USDT:USDT", 1),
+        (["--since", "2024-02-01", "--until", "2024-01-01"], "before", 2),
+        (["--since", "yesterdayish"], "yesterdayish", 2),
+        (["--since", "2031-01-01"], "2031", 2),
     ],
 )
-def test_a_wrong_request_is_one_line_and_no_file(server, tmp_path, capsys, args, said):
-    assert fetch(server, *args, "--out", tmp_path / "b.csv") == 1
+def test_a_wrong_request_is_one_line_and_no_file(server, tmp_path, capsys, args, said, code):
+    assert fetch(server, *args, "--out", tmp_path / "b.csv") == code
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert said in captured.err

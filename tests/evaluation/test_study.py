@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ from glow_bt.errors import TooFewBarsError
 from glow_bt.evaluation.study import Contender, run_study, unseen_span, var_metrics
 from glow_bt.evaluation.walk_forward import FoldModel
 from glow_bt.risk import christoffersen_test, kupiec_test
-from glow_bt.scoring import Scorer
+from glow_bt.scoring import SCORE_COLUMNS, Scorer
+from glow_bt.training import train
 from strategies.glow_baselines import BuyAndHold
 from strategies.glow_strategy import GlowStrategy
-from tests.models import small_artifact, sp500_bars
+from tests.models import small_artifact, small_config, sp500_bars
 
 CONTENDERS = [
     Contender("glow", GlowStrategy, {"risk_budget": 0.05, "dead_band": 0.0}, uses_model=True),
@@ -96,3 +98,88 @@ def test_bars_that_end_before_the_training_did_are_refused():
 def test_bars_that_begin_after_the_training_warm_up_on_themselves():
     span = unseen_span(sp500_bars(650, 800), small_artifact())
     assert len(span) == 150
+
+
+@pytest.fixture(scope="module")
+def longer():
+    return sp500_bars(0, 900)
+
+
+@pytest.fixture(scope="module")
+def two_models(longer):
+    """Two folds with different models; the second was trained on later bars as well."""
+    first = small_artifact()
+    second = train(longer, small_config(seed=5), previous=first)
+    second = replace(second, direction=replace(first.direction, slope_belief=0.9))
+    return [
+        FoldModel(1, longer.index[first.training.n_bars], longer.index[749], first),
+        FoldModel(2, longer.index[750], longer.index[-1], second),
+    ]
+
+
+@pytest.fixture(scope="module")
+def two_model_study(longer, two_models):
+    return run_study(longer, two_models, CONTENDERS)
+
+
+def test_each_fold_is_scored_by_its_own_model(longer, two_models, two_model_study):
+    states = two_model_study.results["glow"].states[list(SCORE_COLUMNS)]
+    by = [
+        Scorer(m.artifact, allow_training_bars=True).score(longer).loc[states.index]
+        for m in two_models
+    ]
+    border = two_models[1].valid_from
+    before = states.index < border
+    assert 0 < before.sum() < len(states) - 100
+    pd.testing.assert_frame_equal(states[before], by[0][before], rtol=1e-9, atol=1e-9)
+    pd.testing.assert_frame_equal(states[~before], by[1][~before], rtol=1e-9, atol=1e-9)
+    others = ["log_prob", "direction", "var", "cvar"]
+    assert (by[0].loc[border, others] != by[1].loc[border, others]).all()
+
+
+def test_each_folds_latents_and_regimes_are_its_own_models(longer, two_models, two_model_study):
+    border = two_models[1].valid_from
+    found = two_model_study.latents.loc[border:].drop(columns="regime")
+    regimes = two_model_study.latents.loc[border:, "regime"]
+    first, second = (
+        Scorer(m.artifact, allow_training_bars=True).latents(longer).loc[border:]
+        for m in two_models
+    )
+    pd.testing.assert_frame_equal(found, second, rtol=1e-9, atol=1e-9)
+    assert not np.allclose(found, first)
+    firsts, own = (m.artifact.regime_of(second.to_numpy()) for m in two_models)
+    assert list(regimes) == list(own)
+    assert list(own) != list(firsts)
+    states = two_model_study.results["glow"].states.loc[border:]
+    assert list(regimes) == list(states["regime"])
+
+
+def test_var_and_likelihood_are_measured_over_both_models(longer, two_models, two_model_study):
+    """The schedule's numbers are those of its states, and no single model's."""
+    states = two_model_study.results["glow"].states
+    likelihood = two_model_study.metrics["model"]["mean_log_likelihood"]
+    assert likelihood == pytest.approx(states["log_prob"].mean())
+    span = unseen_span(longer, two_models)
+    alone = var_metrics(span, two_models[0].artifact, 0.01)
+    measured = two_model_study.metrics["var"]["0.01"]
+    realised = np.log(states["close"]).diff().shift(-1)
+    assert measured["violations"] == (realised < states["var"]).sum()
+    assert measured["quantile_loss"] != alone["quantile_loss"]
+
+
+@pytest.mark.parametrize("slippage_bps", [0.0, 25.0])
+def test_every_fill_lies_off_the_open_by_the_slippage(bars, slippage_bps):
+    study = run_study(bars, small_artifact(), CONTENDERS, slippage_bps=slippage_bps)
+    for result in study.results.values():
+        fills = result.orders
+        opens = bars["open"].loc[fills.index].to_numpy()
+        side = np.sign(fills["size"].to_numpy())
+        expected = opens * (1.0 + side * slippage_bps * 1e-4)
+        np.testing.assert_allclose(fills["price"], expected, rtol=1e-12)
+        paid = np.sum(fills["size"].abs().to_numpy() * opens * slippage_bps * 1e-4)
+        assert result.costs["slippage"] == pytest.approx(paid, rel=1e-9, abs=1e-9)
+    sizes = study.results["glow"].orders["size"]
+    assert (sizes > 0.0).any()
+    assert (sizes < 0.0).any()
+    measured = study.metrics["strategies"]["glow"]["costs"]["slippage"]
+    assert (measured > 0.0) == (slippage_bps > 0.0)
