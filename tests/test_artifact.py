@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -282,12 +283,12 @@ def test_another_feature_spec_is_refused(folder):
         manifest["spec"]["names"][3] = "momentum_99"
 
     rewrite(folder, rename)
-    refused(folder, "momentum_99")
+    assert "damaged" not in refused(folder, "this version's market state, found .*momentum_99")
 
 
 def test_features_of_another_version_are_refused(folder):
     rewrite(folder, lambda manifest: manifest["spec"].update(version=0))
-    refused(folder, "version 0")
+    assert "damaged" not in refused(folder, "found one of version 0")
 
 
 def test_a_scaler_of_other_features_is_refused(folder):
@@ -410,7 +411,7 @@ def test_a_training_interval_without_zone_or_length_is_refused(until):
 
 def test_a_folder_that_exists_is_refused_and_left_as_it_is(folder):
     before = {file: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ArtifactError, match=r"expected a new folder, found .*ask to overwrite it"):
+    with pytest.raises(ArtifactError, match=r"expected a new model folder.*ask to overwrite it"):
         save_artifact(small_artifact(), folder)
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
@@ -424,12 +425,15 @@ def test_a_model_folder_is_overwritten_when_asked(folder):
     assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
+@pytest.mark.parametrize("kind", ["folder", "file", "results"])
 def test_nothing_but_a_model_folder_is_ever_overwritten(tmp_path, kind):
     target = tmp_path / "thesis"
     if kind == "folder":
         target.mkdir()
         (target / "chapter1.txt").write_text("years of work")
+    elif kind == "results":
+        target.mkdir()
+        (target / "manifest.json").write_text('{"schema_version": 1, "command": "demo"}')
     else:
         target.write_text("years of work")
     with pytest.raises(ArtifactError, match="expected a model folder to overwrite"):
@@ -449,8 +453,35 @@ def test_numbers_that_are_not_finite_are_not_saved(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match=r"cannot be.*choose another place"):
+    with pytest.raises(ArtifactError, match=r"found a file, .*choose another place"):
         save_artifact(small_artifact(), tmp_path / "file" / "model")
+
+
+@pytest.mark.parametrize("path", [".", "..", "below/.."])
+def test_the_working_folder_is_refused(tmp_path, monkeypatch, path):
+    (tmp_path / "work" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(ArtifactError, match="found the working folder"):
+        save_artifact(small_artifact(), path, overwrite=True)
+
+
+def test_a_link_to_a_model_folder_stays_one(folder, tmp_path):
+    (tmp_path / "latest").symlink_to(folder)
+    save_artifact(small_artifact(), tmp_path / "latest", overwrite=True)
+    assert (tmp_path / "latest").is_symlink()
+    load_artifact(folder)
+
+
+def test_a_limit_on_file_sizes_is_told_in_one_line(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+        with pytest.raises(ArtifactError, match=r"cannot be: .*choose another place") as error:
+            save_artifact(small_artifact(), tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -470,7 +501,7 @@ def test_a_save_that_fails_leaves_what_was_there(
     load_artifact(folder)
 
 
-def test_an_overwrite_that_fails_at_its_last_step_gives_the_old_model_back(folder, monkeypatch):
+def test_an_overwrite_that_fails_at_its_last_step_keeps_both_models(folder, monkeypatch):
     rename = Path.rename
 
     def fail_on_new(self, target):
@@ -483,7 +514,8 @@ def test_an_overwrite_that_fails_at_its_last_step_gives_the_old_model_back(folde
         save_artifact(small_artifact(), folder, overwrite=True)
     monkeypatch.undo()
     load_artifact(folder)
-    assert [file.name for file in folder.parent.iterdir()] == ["model"]
+    (new,) = folder.parent.glob(".model.*.tmp")
+    load_artifact(new)
 
 
 KILLED = """

@@ -92,8 +92,8 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read an artifact and prove that it works, in float64.
 
     Raises:
-        ArtifactError: if the folder is missing, of another schema or market state, damaged, or does not read
-            its probe states as the trainer did; the message says what to do.
+        ArtifactError: if the folder is missing, of another schema or market state, damaged, or
+            does not read its probe states as the trainer did; the message says what to do.
     """
     folder = Path(path)
     manifest = _read_manifest(folder)

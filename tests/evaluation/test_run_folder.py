@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from glow_bt.artifact import save_artifact
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation import run_folder
-from glow_bt.evaluation.run_folder import read_run, write_run
+from glow_bt.evaluation.run_folder import read_run, refuse_existing, write_run
 from glow_bt.evaluation.study import Contender, run_study
 from strategies.glow_baselines import BuyAndHold
 from strategies.glow_strategy import GlowStrategy
@@ -54,14 +56,113 @@ def test_what_is_written_is_what_is_read(write, study, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-def test_an_existing_folder_is_kept_unless_told(write, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "precious").touch()
+def test_results_are_replaced_only_when_asked(write, tmp_path):
+    run = write(tmp_path / "run")
+    (run.folder / "metrics.json").unlink()
+    (run.folder / "manifest.json").write_bytes((run.folder / "manifest.json").read_bytes()[:200])
     with pytest.raises(ResultsError, match="already"):
         write(tmp_path / "run")
-    assert (tmp_path / "run" / "precious").exists()
+    with pytest.raises(ResultsError):
+        read_run(run.folder)
     write(tmp_path / "run", overwrite=True)
-    assert not (tmp_path / "run" / "precious").exists()
+    read_run(run.folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "model", "package"])
+def test_nothing_but_results_is_ever_replaced(write, tmp_path, kind):
+    target = tmp_path / "precious"
+    if kind == "file":
+        target.write_text("thesis")
+    elif kind == "model":
+        save_artifact(small_artifact(), target)
+    else:
+        target.mkdir()
+        (target / "thesis.txt").touch()
+        if kind == "package":
+            (target / "manifest.json").write_text('{"schema_version": 1}')
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ResultsError, match=r"results folder to overwrite, found an?.*precious"):
+        refuse_existing(target, overwrite=True)
+    with pytest.raises(ResultsError, match="remove it yourself"):
+        write(target, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_empty_folder_may_be_replaced(write, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ResultsError, match="already"):
+        write(tmp_path / "run")
+    write(tmp_path / "run", overwrite=True)
+    read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", [".", "..", "below/.."])
+def test_the_working_folder_is_refused(write, tmp_path, monkeypatch, path):
+    work = tmp_path / "work"
+    (work / "below").mkdir(parents=True)
+    monkeypatch.chdir(work)
+    with pytest.raises(ResultsError, match="already"):
+        write(path)
+    with pytest.raises(ResultsError, match="the working folder"):
+        write(path, overwrite=True)
+    assert [p.name for p in tmp_path.rglob("*")] == ["work", "below"]
+
+
+def test_a_path_that_ends_above_is_resolved(write, tmp_path):
+    (tmp_path / "run" / "below").mkdir(parents=True)
+    (tmp_path / "run" / "below").rmdir()
+    run = write(tmp_path / "run" / "below" / "..", overwrite=True)
+    assert run.folder == tmp_path / "run"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_place_that_cannot_be_written_is_refused_early(tmp_path, monkeypatch, overwrite):
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match=r"found a file, .*file; choose another place"):
+        refuse_existing(tmp_path / "file" / "deep" / "run", overwrite=overwrite)
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ResultsError, match="without permission to write"):
+        refuse_existing(tmp_path / "deep" / "run", overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_in_one_line(write, tmp_path, monkeypatch):
+    def fail(run):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_pages", fail)
+    with pytest.raises(ResultsError, match=r"cannot be: No space.*choose another place"):
+        write(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_move_that_fails_keeps_the_old_results_and_the_new(write, tmp_path, monkeypatch):
+    run = write(tmp_path / "run")
+    (run.folder / "mark").touch()
+    rename = Path.rename
+
+    def fail_on_new(self, target):
+        if self.suffix == ".tmp":
+            raise OSError("device gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_new)
+    with pytest.raises(ResultsError, match="device gone"):
+        write(tmp_path / "run", overwrite=True)
+    assert (read_run(tmp_path / "run").folder / "mark").exists()
+    (new,) = tmp_path.glob(".run.*.tmp")
+    read_run(new)
+
+
+@pytest.mark.parametrize("missing", [["states.parquet"], ["equity.parquet", "latents.parquet"]])
+def test_missing_tables_are_named_and_not_called_damage(write, tmp_path, missing):
+    run = write(tmp_path / "run")
+    for name in missing:
+        (run.folder / name).unlink()
+    with pytest.raises(ResultsError, match=f"without {', '.join(missing)}; run the study") as e:
+        read_run(run.folder)
+    assert "damaged" not in str(e.value)
 
 
 def test_a_failure_half_way_leaves_the_old_results(write, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import math
+import resource
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from glow_bt.artifact.manifest import manifest_of, tensors_of
+from glow_bt.errors import TrainingError
 from glow_bt.training import train
 from glow_bt.training.checkpoint import Checkpoint
 from tests.models import SMALL_BARS, small_config, sp500_bars
@@ -75,12 +77,34 @@ def test_a_save_that_fails_leaves_the_last_one(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("glow_bt.training.checkpoint.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(TrainingError, match="disk full"):
         checkpoint.save(TENSORS, {})
     assert repr(checkpoint.load()[1]) == repr(PROGRESS)
+    assert list(checkpoint.path.parent.iterdir()) == [checkpoint.path]
     checkpoint.remove()
     assert not list(checkpoint.path.parent.iterdir())
     checkpoint.remove()
+
+
+def test_what_a_killed_save_left_is_removed_too(tmp_path):
+    checkpoint = saved(tmp_path)
+    (checkpoint.path.parent / f".{checkpoint.path.name}.7.tmp").write_bytes(b"half")
+    checkpoint.remove()
+    assert not list(checkpoint.path.parent.iterdir())
+
+
+def test_a_limit_on_file_sizes_is_told_in_one_line(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint = saved(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+        with pytest.raises(TrainingError, match=r"cannot be: .*free some space") as error:
+            checkpoint.save({"t": torch.zeros(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert list(checkpoint.path.parent.iterdir()) == [checkpoint.path]
+    assert repr(checkpoint.load()[1]) == repr(PROGRESS)
 
 
 KILLED = """
