@@ -86,7 +86,8 @@ def validate_bars(bars: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.
 
     Raises:
         DataError: on unknown or missing columns, stamps that are duplicate, unordered, in the
-            future or outside 1678 to 2261, values that are NaN, infinite or negative, or high below low.
+            future or outside 1678 to 2261, values that are NaN, infinite or negative, or high
+            below low.
     """
     frame = _with_utc_index(bars)
     _check_columns(frame.columns)

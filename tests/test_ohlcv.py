@@ -91,6 +91,11 @@ class TestValidate:
         with pytest.raises(DataError, match="in the future"):
             validate_bars(make_bars(start="2200-01-01"))
 
+    def test_stamps_too_late_for_nanoseconds_are_refused_whatever_the_present(self):
+        index = pd.date_range("3000-01-01", periods=48, tz="UTC", unit="s")
+        with pytest.raises(DataError, match="found 3000-01-01"):
+            validate_bars(make_bars().set_axis(index), now=pd.Timestamp("3500-01-01"))
+
 
 def with_value(column, value, row=3):
     bars = make_bars()
@@ -142,6 +147,16 @@ REFUSED = {
     "stamp in words": (
         with_stamps(lambda index: pd.Index(["yesterday"] * 48, name="timestamp")),
         "ISO 8601",
+    ),
+    "stamps too early for nanoseconds": (
+        make_bars().set_axis(pd.date_range("1500-01-01", periods=48, tz="UTC", unit="s")),
+        "years 1678 to 2261, found 1500-01-01",
+    ),
+    "text stamps too early for nanoseconds": (
+        with_stamps(
+            lambda index: pd.Index([f"15{i:02}-01-01" for i in range(48)], name="timestamp")
+        ),
+        "expected stamps",
     ),
     "stamp outside all time": (
         with_stamps(lambda index: pd.Index(["9999999-01-01"] * 48, name="timestamp")),
