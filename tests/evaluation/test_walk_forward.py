@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from glow_bt.artifact import load_artifact
-from glow_bt.errors import ConfigError, TooFewBarsError
+from glow_bt.artifact import load_artifact, save_artifact
+from glow_bt.artifact.manifest import manifest_of, tensors_of
+from glow_bt.errors import ArtifactError, ConfigError, TooFewBarsError
 from glow_bt.evaluation.walk_forward import train_walk_forward
+from glow_bt.features import DEFAULT_SPEC
 from glow_bt.scoring import Scorer
 from tests.models import small_config, sp500_bars
 
@@ -66,6 +70,78 @@ def test_models_are_saved_fold_by_fold(bars, tmp_path, models):
     span = bars.iloc[800:]
     saved = Scorer(load_artifact(tmp_path / "models" / "fold_1")).score(span)
     pd.testing.assert_frame_equal(saved, Scorer(models[0].artifact).score(span), check_exact=True)
+
+
+def test_an_interrupted_call_goes_on_where_it_was(bars, tmp_path, models):
+    class StopError(Exception):
+        pass
+
+    seen = []
+
+    def note(fold, stop_at=None):
+        def progress(flow, epoch, max_epochs, num_features):
+            seen.append((fold, flow, epoch.number))
+            if (flow, epoch.number) == stop_at:
+                raise StopError
+
+        return progress
+
+    def call(*progress):
+        seen.clear()
+        return train_walk_forward(
+            bars, small_config(), models_dir=tmp_path / "models", progress=progress, **SETTINGS
+        )
+
+    with pytest.raises(StopError):
+        call(note(1), note(2, stop_at=("return", 2)))
+    names = sorted(p.name for p in (tmp_path / "models").iterdir())
+    assert names == ["fold_1", "fold_2.checkpoint"]
+    resumed = call(note(1), note(2))
+    assert seen == [(2, "return", 3)]
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["fold_1", "fold_2"]
+    again = call(note(1), note(2))
+    assert seen == []
+    for found in (resumed, again):
+        for model, whole in zip(found, models, strict=True):
+            assert (model.number, model.valid_from) == (whole.number, whole.valid_from)
+            assert manifest_of(model.artifact) == manifest_of(whole.artifact)
+            expected = tensors_of(whole.artifact)
+            for name, tensor in tensors_of(model.artifact).items():
+                assert tensor.equal(expected[name]), name
+
+
+def test_a_killed_call_that_left_an_empty_checkpoint_is_cleaned_up(bars, tmp_path):
+    train_walk_forward(bars, small_config(), models_dir=tmp_path / "models", **SETTINGS)
+    (tmp_path / "models" / "fold_1.checkpoint").mkdir()
+    train_walk_forward(bars, small_config(), models_dir=tmp_path / "models", **SETTINGS)
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["fold_1", "fold_2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [("bars", "other bars;"), ("settings", "other settings;"), ("seed", "other settings;")],
+)
+def test_models_of_something_else_are_neither_used_nor_replaced(
+    bars, tmp_path, models, change, found
+):
+    save_artifact(models[0].artifact, tmp_path / "fold_1")
+    config, changed = small_config(), bars.copy()
+    if change == "bars":
+        changed.iloc[100, -1] += 1.0
+    else:
+        config = small_config(**{"settings": {"clip_norm": 4.9}, "seed": {"seed": 1}}[change])
+    before = (tmp_path / "fold_1" / "manifest.json").read_bytes()
+    with pytest.raises(ArtifactError, match=found):
+        train_walk_forward(changed, config, models_dir=tmp_path, **SETTINGS)
+    assert (tmp_path / "fold_1" / "manifest.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["fold_1"]
+
+
+def test_models_of_other_features_are_not_used(bars, tmp_path, models):
+    save_artifact(models[0].artifact, tmp_path / "fold_1")
+    spec = replace(DEFAULT_SPEC, short=DEFAULT_SPEC.short + 1)
+    with pytest.raises(ArtifactError, match="other features"):
+        train_walk_forward(bars, small_config(), spec=spec, models_dir=tmp_path, **SETTINGS)
 
 
 def test_too_few_bars_for_the_folds_says_how_many_suffice():
