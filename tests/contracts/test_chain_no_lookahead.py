@@ -21,11 +21,16 @@ BORDER = WARM_UP + 70
 # The first scored bar and its neighbour, the last bar of the schedule's first model and the
 # first of its second, and the last bar that has a future.
 CUTS = (WARM_UP, WARM_UP + 1, BORDER - 1, BORDER, WARM_UP + COUNT - 2)
+# A matrix product of fewer rows may round otherwise. With as many rows nothing may move at all.
+ROUNDING = 1e-9
 POLICY = {"risk_budget": 0.2, "dead_band": 0.0}
 
 
 class PeekingScorer:
-    """Says of each bar what the model says of the next."""
+    """Says of each bar what the model says two bars later.
+
+    One bar would not show in the fills: those of a bar are of orders placed at the bar before.
+    """
 
     def __init__(self, scorer):
         self.scorer = scorer
@@ -33,7 +38,7 @@ class PeekingScorer:
 
     def score_arrays(self, stamps_ns, bars):
         scores = self.scorer.score_arrays(stamps_ns, bars)
-        scores[self.min_bars - 1 : -1] = scores[self.min_bars :].copy()
+        scores[self.min_bars - 1 : -2] = scores[self.min_bars + 1 :].copy()
         return scores
 
 
@@ -51,7 +56,7 @@ def second_artifact():
     """A model that differs from the first in all that it says."""
     first = small_artifact()
     direction = replace(first.direction, slope_belief=0.9, drift_belief=0.1)
-    likelihood = replace(first.likelihood, low=first.likelihood.low + 1.0)
+    likelihood = replace(first.likelihood, false_alarm_rate=0.3)
     return replace(first, direction=direction, likelihood=likelihood)
 
 
@@ -91,7 +96,6 @@ def trades(bars, scorer, strategy=GlowStrategy):
     result = run_backtest(bars, strategy, {"model": scorer, **POLICY}, slippage_bps=2.0)
     fills = result.orders[["size", "price", "commission", "slippage"]]
     assert fills.index.is_unique
-    assert len(fills) > 0 or len(bars) <= WARM_UP + 2
     return fills.join(result.states[["exposure", "equity"]], how="outer").reindex(bars.index)
 
 
@@ -116,7 +120,7 @@ STEPS = [scores, lines, targets, trades, placed]
 
 @pytest.mark.parametrize("step", STEPS)
 def test_no_step_sees_a_later_bar(step, bars, scorer):
-    assert_no_lookahead(lambda known: step(known, scorer), bars, CUTS)
+    assert_no_lookahead(lambda known: step(known, scorer), bars, CUTS, ROUNDING)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -130,12 +134,14 @@ def test_every_step_has_something_to_say(step, bars, scorer):
 def test_a_peeking_scorer_is_caught(step, bars, scorer):
     peeking = PeekingScorer(scorer)
     with pytest.raises(AssertionError, match="with the future of row"):
-        assert_no_lookahead(lambda known: step(known, peeking), bars, CUTS)
+        assert_no_lookahead(lambda known: step(known, peeking), bars, CUTS, ROUNDING)
 
 
 def test_a_peeking_strategy_is_caught(bars, scorer):
     with pytest.raises(AssertionError, match="with the future of row"):
-        assert_no_lookahead(lambda known: placed(known, scorer, PeekingStrategy), bars, CUTS)
+        assert_no_lookahead(
+            lambda known: placed(known, scorer, PeekingStrategy), bars, CUTS, ROUNDING
+        )
 
 
 def test_an_order_fills_no_earlier_than_the_bar_after_it(bars, scorer):

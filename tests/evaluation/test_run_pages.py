@@ -51,9 +51,7 @@ def write(folder, models):
 def two_folds():
     """Two folds whose models differ in their likelihood filters."""
     first = small_artifact()
-    narrow = replace(
-        first.likelihood, low=first.likelihood.low + 1.0, high=first.likelihood.high - 1.0
-    )
+    narrow = replace(first.likelihood, false_alarm_rate=0.3)
     return [
         FoldModel(1, BARS.index[first.training.n_bars], BARS.index[BORDER - 1], first),
         FoldModel(2, BARS.index[BORDER], BARS.index[-1], replace(first, likelihood=narrow)),
