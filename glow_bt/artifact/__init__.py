@@ -14,7 +14,7 @@ may be used: schema, hashes, finite numbers, parts that belong together, and tha
 get the same density, round trip, direction, regime and quantiles as on the trainer's machine.
 """
 
-from glow_bt.artifact.folder import load_artifact, save_artifact
+from glow_bt.artifact.folder import load_artifact, refuse_existing, save_artifact
 from glow_bt.artifact.manifest import SCHEMA_VERSION
 from glow_bt.artifact.model import Artifact, Reading, TrainingRecord
 
@@ -24,5 +24,6 @@ __all__ = [
     "Reading",
     "TrainingRecord",
     "load_artifact",
+    "refuse_existing",
     "save_artifact",
 ]

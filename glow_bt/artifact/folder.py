@@ -26,7 +26,7 @@ from glow_bt.errors import ArtifactError, ConfigError
 from glow_bt.features import FeatureSpec
 from glow_bt.placing import new_folder, obstacle
 
-__all__ = ["load_artifact", "save_artifact"]
+__all__ = ["load_artifact", "refuse_existing", "save_artifact"]
 
 _TENSORS = "model.safetensors"
 _MANIFEST = "manifest.json"
@@ -54,6 +54,18 @@ _REPAIR = "copy the folder again or train again"
 Floats = npt.NDArray[np.float64]
 
 
+def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse a place where `save_artifact` may not or cannot write.
+
+    Raises:
+        ArtifactError: if the path exists and overwrite is off, or it is neither a model folder
+            nor an empty one, or nothing can be written there.
+    """
+    reason = obstacle(Path(os.path.realpath(path)), "model", _MARKS, overwrite=overwrite)
+    if reason:
+        raise ArtifactError(reason)
+
+
 def save_artifact(
     artifact: Artifact, path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> None:
@@ -70,14 +82,15 @@ def save_artifact(
             or the artifact holds numbers that are not finite.
     """
     folder = Path(os.path.realpath(path))
-    if reason := obstacle(folder, "model", _MARKS, overwrite=overwrite):
-        raise ArtifactError(reason)
+    refuse_existing(folder, overwrite=overwrite)
     tensors = tensors_of(artifact)
     check_finite(tensors)
     tensors[_PROBE_SCORES] = torch.from_numpy(_probe_scores(artifact))
     try:
         with new_folder(folder) as temporary:
             save_file(tensors, temporary / _TENSORS)
+            # safetensors keeps its files to their owner; a model is for whoever reads the folder.
+            (temporary / _TENSORS).chmod(temporary.stat().st_mode & 0o666)
             digest = _sha256((temporary / _TENSORS).read_bytes())
             manifest = manifest_of(artifact) | {"model_sha256": digest}
             (temporary / _MANIFEST).write_bytes(_sealed(manifest))

@@ -44,7 +44,7 @@ for command in (demo, fetch, train, backtest, walk_forward, report):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         app(args, prog_name="glow-bt", standalone_mode=False)
     except click.UsageError as error:
@@ -53,15 +53,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), 1, args)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 1, args)
+        _fail("interrupted; the same call goes on where its training was", 1, args)
     except BrokenPipeError:
         # The reader of a pipe has left, as `| head` does; nothing is wrong.
         sys.stderr.close()
         sys.exit(1)
     except ConfigError as error:
         _fail(str(error), 2, args)
-    except (GlowError, OSError) as error:
+    except GlowError as error:
         _fail(str(error), 1, args)
+    except OSError as error:
+        _fail(
+            f"expected to read and write {error.filename or 'files'}, the system says: "
+            f"{error.strerror or error}; check the path, its permissions and free space",
+            1,
+            args,
+        )
     sys.exit(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ExampleCommand",
     "ExampleGroup",
+    "hidden_beside",
     "load_bars",
     "out_option",
     "output_options",
@@ -122,6 +124,12 @@ def train_config(settings: dict[str, Any]) -> TrainConfig:
         if name in TrainConfig.names() and value is not None
     }
     return TrainConfig(**given)
+
+
+def hidden_beside(out: Path, what: str) -> Path:
+    """Return a hidden place beside a folder, for what an interrupted call leaves."""
+    place = Path(os.path.realpath(out))
+    return place.with_name(f".{place.name}.{what}")
 
 
 def load_bars(path: Path, fill_gaps: bool = False) -> pd.DataFrame:

@@ -50,6 +50,12 @@ def print_study(metrics: Mapping[str, Any]) -> None:
     table.add_row("Costs paid", *(f"{cost:,.0f}" for cost in costs))
     console.print(table)
     console.print(_model_table(metrics))
+    for name in names:
+        if not metrics["strategies"][name]["n_orders"]:
+            console.print(
+                f"{name} placed no order: what it wanted to hold stayed within the dead-band, "
+                "which costs widen, or there was no evidence for a direction."
+            )
 
 
 def _model_table(metrics: Mapping[str, Any]) -> Table:
@@ -58,17 +64,24 @@ def _model_table(metrics: Mapping[str, Any]) -> Table:
     table.add_column("", justify="right")
     model = metrics["model"]
     table.add_row("Bars in distribution", _format(model["in_distribution_share"], "{:.1%}"))
-    table.add_row("Mean log-likelihood", _format(model["mean_log_likelihood"], "{:.3f} nats"))
-    table.add_row("NLL held out", _format(model["nll"], "{:.3f} nats"))
-    table.add_row("Bits per dimension", _format(model["bits_per_dim"], "{:.3f}"))
+    raw = _format(model["mean_log_likelihood"], "{:.3f} nats")
+    table.add_row("Mean log-likelihood, raw state", raw)
+    table.add_row(
+        "NLL held out, scaled state as in training", _format(model["nll"], "{:.3f} nats")
+    )
+    table.add_row("Bits per dimension, scaled state", _format(model["bits_per_dim"], "{:.3f}"))
     for level, var in metrics["var"].items():
         table.add_row(
             f"VaR {float(level):.0%} violations",
             f"{var['violations']} of {var['n']} ({var['rate']:.2%}), "
-            f"Kupiec p {_format(var['kupiec_p'], '{:.3f}')}, "
-            f"Christoffersen p {_format(var['christoffersen_p'], '{:.3f}')}",
+            f"Kupiec p {_p_value(var['kupiec_p'])}, "
+            f"Christoffersen p {_p_value(var['christoffersen_p'])}",
         )
     return table
+
+
+def _p_value(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else _format(value, "{:.3f}")
 
 
 def _format(value: float | None, pattern: str) -> str:

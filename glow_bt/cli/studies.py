@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import click
 
 from glow_bt.cli.options import (
     ExampleCommand,
+    hidden_beside,
     load_bars,
     out_option,
     output_options,
@@ -36,7 +39,11 @@ _DEMO_FOLDS = 5
 def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what decides on positions and costs."""
     for flag, default, text in (
-        ("--dead-band", PolicyParams.dead_band, "Smallest change of exposure that is traded."),
+        (
+            "--dead-band",
+            PolicyParams.dead_band,
+            "Smallest change of exposure traded; costs add to it.",
+        ),
         ("--leverage-cap", PolicyParams.leverage_cap, "Largest exposure over equity."),
         ("--risk-budget", PolicyParams.risk_budget, "Share of equity that 1 % VaR may lose."),
         ("--slippage-bps", 1.0, "Slippage on every fill, in basis points."),
@@ -174,24 +181,30 @@ def _walk_forward(
     options: dict[str, Any],
     command: str,
 ) -> None:
-    from contextlib import ExitStack
-
     from glow_bt.evaluation.walk_forward import train_walk_forward
+    from glow_bt.ohlcv import bars_sha256
     from glow_bt.training import TrainingProgress
 
     config = train_config(options)
     n_folds = options["folds"]
-    with ExitStack() as stack:
-        progress = stack.enter_context(TrainingProgress())
+    folds: dict[str, Any] = {
+        "n_folds": n_folds,
+        "test_fraction": options.get("test_fraction", 0.6),
+        "expanding": not options.get("rolling", False),
+    }
+    # Finished folds of an interrupted call wait here for the same call.
+    key = json.dumps([config.to_dict(), folds, bars_sha256(bars)], sort_keys=True)
+    unfinished = hidden_beside(out, f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.models")
+    with TrainingProgress() as progress:
         models = train_walk_forward(
             bars,
             config,
-            n_folds=n_folds,
-            test_fraction=options.get("test_fraction", 0.6),
-            expanding=not options.get("rolling", False),
+            **folds,
+            models_dir=unfinished,
             progress=[progress.labelled(f"fold {i + 1} ") for i in range(max(n_folds, 0))],
         )
     _study(bars, models, title, out, overwrite, as_json, options, command, config)
+    shutil.rmtree(unfinished)
 
 
 def _study(

@@ -10,6 +10,7 @@ import click
 
 from glow_bt.cli.options import (
     ExampleCommand,
+    hidden_beside,
     load_bars,
     out_option,
     output_options,
@@ -48,16 +49,14 @@ def train(
     Chronological 70/15/15 split, or by dates; the last part is measured but never learned from.
     An interrupted call goes on where it was when called again.
     """
-    from glow_bt.artifact import save_artifact
-    from glow_bt.errors import ArtifactError
+    from glow_bt.artifact import refuse_existing, save_artifact
     from glow_bt.training import TrainingProgress
     from glow_bt.training import train as train_model
 
     config = train_config(settings)
+    refuse_existing(out, overwrite=overwrite)
     frame = load_bars(bars, fill_gaps)
-    if out.exists() and not overwrite:
-        raise ArtifactError(f"expected a new folder, found {out} there already; use --overwrite")
-    checkpoints = out.with_name(f".{out.name}.checkpoint")
+    checkpoints = hidden_beside(out, "checkpoint")
     with TrainingProgress() as progress:
         artifact = train_model(frame, config, progress=progress, checkpoint_dir=checkpoints)
     save_artifact(artifact, out, overwrite=overwrite)
@@ -84,6 +83,6 @@ def train(
                 f"{block:>10}: state NLL {metrics[f'state_{block}_nll']:.3f} nats, "
                 f"{metrics[f'state_{block}_bits_per_dim']:.3f} bits/dim "
                 f"(Gaussian {metrics[f'gaussian_{block}_nll']:.3f}); "
-                f"return NLL {metrics[f'return_{block}_nll']:.4f}"
+                f"next return's NLL {metrics[f'return_{block}_nll']:.4f}"
             )
     click.echo(f"wrote {out}")

@@ -93,10 +93,14 @@ def _model_row(title: str, metrics: Mapping[str, Any]) -> str:
     for level in ("0.01", "0.05"):
         var = metrics["var"][level]
         cells.append(
-            f"{_percent(var['rate'], 2)} ({_number(var['kupiec_p'], 3)}, "
-            f"{_number(var['christoffersen_p'], 3)})"
+            f"{_percent(var['rate'], 2)} ({_p_value(var['kupiec_p'])}, "
+            f"{_p_value(var['christoffersen_p'])})"
         )
     return f"| {' | '.join(cells)} |"
+
+
+def _p_value(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else _number(value, 3)
 
 
 def _percent(value: float | None, digits: int = 1, sign: bool = False) -> str:

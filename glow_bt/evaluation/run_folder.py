@@ -22,6 +22,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ _TABLES = ("states", "equity", "latents")
 # What the manifest of a run folder is known by.
 _MARKS = ("schema_version", "command")
 _BENCHMARK = "buy_and_hold"
+_LIBRARIES = ("backtrader", "quantstats")
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +255,7 @@ def _manifest(
                 zip(artifacts, _starts(study, models), strict=True)
             )
         ],
-        "versions": dict(record.versions),
+        "versions": {**record.versions, **{name: version(name) for name in _LIBRARIES}},
     }
 
 

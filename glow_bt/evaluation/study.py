@@ -12,7 +12,7 @@ import pandas as pd
 
 from glow_bt.artifact import Artifact
 from glow_bt.bt import BybitPerpetual
-from glow_bt.errors import TooFewBarsError
+from glow_bt.errors import DataError, TooFewBarsError
 from glow_bt.evaluation.backtest import BacktestResult, run_backtest
 from glow_bt.evaluation.metrics import performance
 from glow_bt.evaluation.walk_forward import FoldModel
@@ -62,17 +62,24 @@ def unseen_span(bars: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> p
     """Return the bars that no model was trained on, after the warm-up that scoring them needs.
 
     Raises:
-        TooFewBarsError: if the bars end before, or begin so late that there is no warm-up.
+        DataError: if the bars end before.
+        TooFewBarsError: if there are too few to warm up and trade.
     """
     min_bars = _min_bars(models)
     if isinstance(models, Artifact):
         first = int(bars.index.searchsorted(models.training.trained_until, side="right"))
     else:
         first = int(bars.index.searchsorted(models[0].valid_from))
+    if first >= len(bars):
+        until = models.training.trained_until if isinstance(models, Artifact) else bars.index[-1]
+        raise DataError(
+            f"expected bars after {until}, the last that the model was trained on, found none "
+            f"(bars end at {bars.index[-1]}): the model has seen them all; give later bars"
+        )
     # Bars that begin after the training interval warm up on themselves.
     start = max(first - (min_bars - 1), 0)
     span = bars.iloc[start:]
-    if len(span) < min_bars + 2 or first >= len(bars):
+    if len(span) < min_bars + 2:
         raise TooFewBarsError(min_bars + 2, len(span), "a backtest on bars the model has not seen")
     return span
 
@@ -98,8 +105,9 @@ def run_study(
 
     Returns:
         Results and metrics: per contender performance and costs; of the model mean
-        log-likelihood, NLL and bits per dimension (nats of the raw state), share in
-        distribution; per VaR level violations with Kupiec and Christoffersen p-values.
+        log-likelihood (of the raw state), NLL and bits per dimension (of the scaled state, as
+        in training), share in distribution; per VaR level violations with Kupiec and
+        Christoffersen p-values.
     """
     span = unseen_span(validate_bars(bars), models)
     model = _model_of(models)
@@ -182,11 +190,16 @@ def _model_metrics(
 ) -> dict[str, float | None]:
     artifact = models if isinstance(models, Artifact) else models[0].artifact
     scored = states.dropna(subset=["log_prob"])
-    mean = float(scored["log_prob"].mean())
+    # Each model scales states in its own way; scaled, they compare with its training.
+    unit = pd.Series(artifact.scaler.log_det, index=scored.index)
+    if not isinstance(models, Artifact):
+        for fold in models:
+            unit[scored.index >= fold.valid_from] = fold.artifact.scaler.log_det
+    nll = float((unit - scored["log_prob"]).mean())
     return {
-        "mean_log_likelihood": mean,
-        "nll": -mean,
-        "bits_per_dim": -mean / (len(artifact.spec.names) * math.log(2)),
+        "mean_log_likelihood": float(scored["log_prob"].mean()),
+        "nll": nll,
+        "bits_per_dim": nll / (len(artifact.spec.names) * math.log(2)),
         "in_distribution_share": float(scored["in_distribution"].mean()),
         "mean_abs_direction": float(scored["direction"].abs().mean()),
     }

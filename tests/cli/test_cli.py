@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,13 @@ import pandas as pd
 import pytest
 
 from datafeeds.samples import load_sp500
+from glow_bt.artifact import save_artifact
 from glow_bt.cli import main
 from glow_bt.cli.app import app
+from glow_bt.errors import ResultsError
+from glow_bt.evaluation import run_folder, study
 from glow_bt.training import TrainConfig
+from tests.models import small_artifact, sp500_bars
 
 SMALL = ["--hidden", "8", "--levels", "1", "--steps", "1", "--epochs", "2", "--regimes", "2"]
 
@@ -210,7 +215,7 @@ def test_bars_inside_the_training_interval_are_not_backtested(workplace, tmp_pat
     load_sp500().iloc[:700].to_csv(file)
     args = ["backtest", file, "--model", workplace / "model", "--out", tmp_path / "r"]
     assert call(*args) == 1
-    assert "not seen" in capsys.readouterr().err
+    assert "has seen them all" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
 
 
@@ -236,6 +241,73 @@ def test_a_damaged_model_is_one_clear_line(workplace, tmp_path, capsys):
     args = ["backtest", workplace / "bars.csv", "--model", model, "--out", tmp_path / "r"]
     assert call(*args) == 1
     assert "damaged" in capsys.readouterr().err
+
+
+@pytest.fixture
+def believer(tmp_path):
+    """A folder with a model that is often sure of a direction, and bars it has not seen."""
+    artifact = small_artifact()
+    readout = artifact.direction
+    sure = replace(readout, coefficients=30.0 * readout.coefficients, drift_belief=0.0)
+    save_artifact(replace(artifact, direction=sure), tmp_path / "model")
+    sp500_bars(0, 800).to_csv(tmp_path / "bars.csv")
+    return tmp_path
+
+
+def test_backtest_trades_as_its_options_say(believer, monkeypatch):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+
+    def states(name, *options):
+        out = believer / name
+        args = ["backtest", believer / "bars.csv", "--model", believer / "model", "--out", out]
+        printed(*args, "--risk-budget", 0.2, "--dead-band", 0, *options)
+        return pd.read_parquet(out / "states.parquet")
+
+    both = states("both")["exposure"]
+    long_only = states("long", "--long-only")["exposure"]
+    assert both.min() < -0.01
+    assert long_only.min() == 0.0
+    assert long_only.max() > 0.01
+    held = states("band", "--dead-band", 5)["exposure"]
+    assert (held == 0.0).all()
+    small = states("cap", "--leverage-cap", 0.05)["exposure"]
+    assert 0.01 < small.abs().max() < 0.06 < both.abs().max()
+    equity = states("cash", "--cash", 5000)["equity"]
+    assert equity.iloc[0] == 5000.0
+
+
+@pytest.mark.parametrize(("bps", "paid"), [(0, False), (25, True)])
+def test_backtest_pays_the_slippage_asked_for(believer, monkeypatch, bps, paid):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    out = believer / "run"
+    args = ["backtest", believer / "bars.csv", "--model", believer / "model", "--out", out]
+    told = json.loads(printed(*args, "--slippage-bps", bps, "--json"))
+    held = told["strategies"]["buy_and_hold"]["costs"]["slippage"]
+    # One purchase with 99 % of the cash.
+    assert held == pytest.approx(0.99 * 100_000.0 * bps * 1e-4, rel=0.05)
+    assert (held > 0.0) == paid
+
+
+@pytest.mark.parametrize(("market", "expected"), [("days", 252.0), ("hours", 8760.0)])
+def test_the_volatility_target_counts_the_years_of_its_bars(
+    believer, monkeypatch, market, expected
+):
+    bars = sp500_bars(0, 800)
+    if market == "hours":
+        stamps = pd.date_range("2004-01-01", periods=len(bars), freq="h", tz="UTC")
+        bars = bars.set_axis(stamps.rename("timestamp"))
+    bars.to_csv(believer / "bars.csv")
+    asked = []
+
+    def record(bars, models, contenders, **others):
+        asked.extend(contenders)
+        raise ResultsError("expected nothing, found enough")
+
+    monkeypatch.setattr(study, "run_study", record)
+    args = ["backtest", believer / "bars.csv", "--model", believer / "model"]
+    assert call(*args, "--out", believer / "run") == 1
+    by_name = {contender.name: contender.params for contender in asked}
+    assert by_name["volatility_target"]["periods_per_year"] == pytest.approx(expected)
 
 
 def test_help_is_quick_and_loads_no_heavy_library():

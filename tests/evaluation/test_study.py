@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glow_bt.errors import TooFewBarsError
+from glow_bt.errors import DataError, TooFewBarsError
 from glow_bt.evaluation.study import Contender, run_study, unseen_span, var_metrics
 from glow_bt.evaluation.walk_forward import FoldModel
 from glow_bt.risk import christoffersen_test, kupiec_test
@@ -57,7 +57,9 @@ def test_the_model_metrics_are_those_of_its_scores(bars, study):
     scores = Scorer(small_artifact()).score(span).dropna()
     model = study.metrics["model"]
     assert model["mean_log_likelihood"] == pytest.approx(scores["log_prob"].mean(), abs=1e-9)
-    assert model["bits_per_dim"] == pytest.approx(-model["mean_log_likelihood"] / 16 / math.log(2))
+    scaled = scores["log_prob"] - small_artifact().scaler.log_det
+    assert model["nll"] == pytest.approx(-scaled.mean(), abs=1e-9)
+    assert model["bits_per_dim"] == pytest.approx(model["nll"] / 16 / math.log(2))
     assert model["in_distribution_share"] == pytest.approx(scores["in_distribution"].mean())
 
 
@@ -91,8 +93,10 @@ def test_a_schedule_equals_its_models_one_after_the_other(bars):
 
 
 def test_bars_that_end_before_the_training_did_are_refused():
-    with pytest.raises(TooFewBarsError, match="not seen"):
+    with pytest.raises(DataError, match="seen them all"):
         unseen_span(sp500_bars(0, 560), small_artifact())
+    with pytest.raises(TooFewBarsError, match="at least 64 bars"):
+        unseen_span(sp500_bars(0, 561), small_artifact())
 
 
 def test_bars_that_begin_after_the_training_warm_up_on_themselves():
