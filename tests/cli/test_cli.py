@@ -20,7 +20,7 @@ from glow_bt.artifact import save_artifact
 from glow_bt.cli import main
 from glow_bt.cli.app import app
 from glow_bt.errors import ResultsError
-from glow_bt.evaluation import run_folder, study
+from glow_bt.evaluation import run_folder, study, walk_forward
 from glow_bt.training import TrainConfig
 from tests.models import small_artifact, sp500_bars
 
@@ -327,3 +327,89 @@ def test_the_installed_command_runs():
     )
     assert done.returncode == 0
     assert done.stdout.startswith("glow-bt, version ")
+
+
+def test_a_bare_call_is_the_help(capsys):
+    assert call() == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--risk-budget", -1],
+        ["--leverage-cap", 0],
+        ["--cash", "nan"],
+        ["--slippage-bps", -2],
+        ["--folds", 0],
+        ["--epochs", 0],
+        ["--false-alarm-rate", 2],
+        ["--test-fraction", 1.5],
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_before_any_work(
+    options, workplace, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("glow_bt.evaluation.walk_forward.train", None)
+    out = tmp_path / "run"
+    assert call("walk-forward", workplace / "bars.csv", "--out", out, *options) == 2
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith("Error: expected ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["train", "walk-forward"])
+def test_a_folder_of_something_else_is_never_overwritten(command, workplace, tmp_path, capsys):
+    thesis = tmp_path / "mine" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("precious")
+    args = [command, workplace / "bars.csv", "--out", tmp_path / "mine", "--overwrite"]
+    assert call(*args, *SMALL) == 1
+    assert "found another folder" in capsys.readouterr().err
+    assert thesis.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_results_do_not_replace_the_model_they_come_from(workplace, tmp_path, capsys):
+    model = shutil.copytree(workplace / "model", tmp_path / "model")
+    args = ["backtest", workplace / "bars.csv", "--model", model, "--out", model, "--overwrite"]
+    assert call(*args) == 1
+    assert "found another folder" in capsys.readouterr().err
+    assert (model / "model.safetensors").is_file()
+
+
+def test_an_interrupted_walk_forward_goes_on_at_its_first_unfinished_fold(
+    workplace, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    real, trained = walk_forward.train, []
+
+    def train(bars, *args, **kwargs):
+        trained.append(len(bars))
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return real(bars, *args, **kwargs)
+
+    monkeypatch.setattr(walk_forward, "train", train)
+    args = ["walk-forward", workplace / "bars.csv", "--folds", 2, "--test-fraction", 0.3, *SMALL]
+    out = tmp_path / "run"
+    assert call(*args, "--out", out) == 1
+    assert "goes on" in capsys.readouterr().err
+    assert not out.exists()
+    assert call(*args, "--out", out) == 0
+    first, second, again = trained
+    assert again == second > first
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_strategy_that_never_traded_says_so(workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    args = ["backtest", workplace / "bars.csv", "--model", workplace / "model"]
+    assert "glow placed no order" in printed(*args, "--out", tmp_path / "r", "--dead-band", 9)
+
+
+def test_what_the_system_refuses_is_one_line(workplace, capsys):
+    assert call("train", workplace / "bars.csv", "--out", "/dev/null/model", *SMALL) == 1
+    assert capsys.readouterr().err.count("\n") <= 2
+    assert call("train", "/dev/null/bars.csv", "--out", "model", *SMALL) == 1
+    assert capsys.readouterr().err.startswith("Error: expected ")
