@@ -39,7 +39,10 @@ results: $(STAMP)
 	$(BIN)/glow-bt demo --sample sp500 --out results/sp500 --overwrite
 	$(BIN)/glow-bt demo --sample nasdaq --out results/nasdaq --overwrite
 	if [ -n "$(BTC_BARS)" ]; then \
-	  $(BIN)/glow-bt walk-forward "$(BTC_BARS)" --title "BTC/USD, hourly" --out results/btc-1h --overwrite; \
+	  $(BIN)/glow-bt walk-forward "$(BTC_BARS)" --title "BTC/USD, hourly" --out results/btc-1h --overwrite && \
+	  $(BIN)/glow-bt train "$(BTC_BARS)" --out build/btc-1h --overwrite && \
+	  $(BIN)/glow-bt backtest "$(BTC_BARS)" --model build/btc-1h --title "BTC/USD, hourly, one split" \
+	    --out results/btc-1h-split --overwrite; \
 	fi
 	$(BIN)/python -m glow_bt.evaluation.results_index
 

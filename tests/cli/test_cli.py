@@ -276,6 +276,17 @@ def test_backtest_trades_as_its_options_say(believer, monkeypatch):
     assert equity.iloc[0] == 5000.0
 
 
+def test_the_broker_allows_the_leverage_that_the_cap_asks_for(believer, monkeypatch):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    out = believer / "run"
+    args = ["backtest", believer / "bars.csv", "--model", believer / "model", "--out", out]
+    bold = ["--leverage-cap", 3, "--risk-budget", 5, "--dead-band", 0, "--json"]
+    told = json.loads(printed(*args, *bold))
+    exposure = pd.read_parquet(out / "states.parquet")["exposure"]
+    assert exposure.abs().max() > 1.2
+    assert told["strategies"]["glow"]["n_rejected"] == 0
+
+
 @pytest.mark.parametrize(("bps", "paid"), [(0, False), (25, True)])
 def test_backtest_pays_the_slippage_asked_for(believer, monkeypatch, bps, paid):
     monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
