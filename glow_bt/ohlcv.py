@@ -36,6 +36,7 @@ __all__ = [
     "find_gaps",
     "periods_per_year",
     "read_bars",
+    "utc_stamp",
     "validate_bars",
     "write_bars",
 ]
@@ -93,9 +94,17 @@ def validate_bars(bars: pd.DataFrame, *, now: pd.Timestamp | None = None) -> pd.
     _check_columns(frame.columns)
     columns = [c for c in (*BAR_COLUMNS, *OPTIONAL_COLUMNS) if c in frame.columns]
     frame = _as_floats(frame[columns])
-    _check_stamps(pd.DatetimeIndex(frame.index), _present(now))
+    _check_stamps(
+        pd.DatetimeIndex(frame.index), pd.Timestamp.now("UTC") if now is None else utc_stamp(now)
+    )
     _check_values(frame)
     return frame
+
+
+def utc_stamp(date: str | pd.Timestamp) -> pd.Timestamp:
+    """Return a stamp, or a date in ISO 8601, in UTC, which one without a zone is in already."""
+    stamp = pd.Timestamp(date)
+    return stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")
 
 
 def bar_interval(bars: pd.DataFrame) -> pd.Timedelta:
@@ -301,12 +310,6 @@ def _as_floats(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.astype("float64")
     except (ValueError, TypeError) as error:
         raise DataError(f"expected numbers in every column, found text: {error}") from error
-
-
-def _present(now: pd.Timestamp | None) -> pd.Timestamp:
-    if now is None:
-        return pd.Timestamp.now("UTC")
-    return now.tz_localize("UTC") if now.tzinfo is None else now
 
 
 def _check_stamps(index: pd.DatetimeIndex, now: pd.Timestamp) -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 from glow_bt.artifact import Artifact, Reading, load_artifact
 from glow_bt.errors import ArtifactError, ConfigError, LookAheadError, TooFewBarsError
 from glow_bt.features import feature_array, last_features, volatility_array
-from glow_bt.ohlcv import BAR_COLUMNS, validate_bars
+from glow_bt.ohlcv import BAR_COLUMNS, utc_stamp, validate_bars
 from glow_bt.threads import one_thread
 
 __all__ = [
@@ -250,7 +250,7 @@ class ScheduledScorer:
     ) -> None:
         if not schedule:
             raise ConfigError("expected a schedule of at least one model, found none")
-        starts = [_as_utc(stamp) for stamp, _ in schedule]
+        starts = [utc_stamp(stamp) for stamp, _ in schedule]
         if any(b <= a for a, b in pairwise(starts)):
             raise ConfigError(
                 f"expected a schedule in ascending order, found {[str(s) for s in starts]}"
@@ -343,11 +343,6 @@ def _check_level(level: float) -> None:
 
 def _artifact_of(source: ModelSource) -> Artifact:
     return source if isinstance(source, Artifact) else load_artifact(source)
-
-
-def _as_utc(stamp: pd.Timestamp) -> pd.Timestamp:
-    stamp = pd.Timestamp(stamp)
-    return stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")
 
 
 def check_interval(stamps_ns: Stamps, bar_seconds: float) -> None:

@@ -28,7 +28,7 @@ __all__ = [
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class _WithExamples(click.Command):
+class ExampleCommand(click.Command):
     """A command whose help ends with examples, line by line as they are typed."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
@@ -43,12 +43,8 @@ class _WithExamples(click.Command):
             formatter.write(f"  {line}\n")
 
 
-class ExampleCommand(_WithExamples):
-    """A command with `examples`."""
-
-
-class ExampleGroup(_WithExamples, click.Group):
-    """A group of commands with `examples`."""
+class ExampleGroup(ExampleCommand, click.Group):
+    """A group of commands whose help ends with examples."""
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -165,7 +165,7 @@ def var_metrics(span: pd.DataFrame, model: Model, level: float) -> dict[str, flo
         "rate": float(violations.mean()),
         "kupiec_p": _finite(kupiec_test(violations, level).pvalue),
         "christoffersen_p": _finite(christoffersen_test(violations).pvalue),
-        "quantile_loss": float(np.mean(quantile_loss(realised, var, level))),
+        "quantile_loss": quantile_loss(realised, var, level),
     }
 
 

@@ -6,13 +6,12 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import pandas as pd
-
 from glow_bt.errors import ConfigError
 from glow_bt.folds import check_fractions
+from glow_bt.ohlcv import utc_stamp
 from glow_bt.regimes import METHODS
 
-__all__ = ["TrainConfig", "utc_stamp"]
+__all__ = ["TrainConfig"]
 
 _BASES = ("normal", "student_t", "mixture")
 _REGIME_METHODS = (*METHODS, "base")
@@ -173,9 +172,3 @@ class TrainConfig:
                 f"expected train_until before validation_until, found {self.train_until} and "
                 f"{self.validation_until}"
             )
-
-
-def utc_stamp(date: str) -> pd.Timestamp:
-    """Return a date in ISO 8601 as a stamp in UTC, which one without a zone is in already."""
-    stamp = pd.Timestamp(date)
-    return stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")

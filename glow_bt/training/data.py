@@ -13,8 +13,8 @@ from glow_bt.direction import forward_scaled_return
 from glow_bt.errors import ConfigError, TooFewBarsError
 from glow_bt.features import FeatureSpec, feature_array, volatility_array
 from glow_bt.folds import Fold, chronological_split, split_at
-from glow_bt.ohlcv import BAR_COLUMNS
-from glow_bt.training.config import TrainConfig, utc_stamp
+from glow_bt.ohlcv import BAR_COLUMNS, utc_stamp
+from glow_bt.training.config import TrainConfig
 
 __all__ = ["TrainingData", "block_sizes", "divide", "prepare"]
 

@@ -4,8 +4,8 @@ from dataclasses import fields
 import pytest
 
 from glow_bt.errors import ConfigError
+from glow_bt.ohlcv import utc_stamp
 from glow_bt.training import TrainConfig
-from glow_bt.training.config import utc_stamp
 from tests.models import utc
 
 
