@@ -14,6 +14,8 @@ __all__ = ["results_table", "update_readme"]
 
 _START = "<!-- results: made by `make results`, do not edit -->"
 _END = "<!-- end of results -->"
+# Where `make demo` writes: a reader's own run, not a reference.
+_SCRATCH = "demo"
 _HEADER = (
     "| bars | strategy | return | Sharpe | Sortino | Calmar | max drawdown | win rate | "
     "turnover a year | costs |\n"
@@ -34,6 +36,8 @@ def results_table(root: str | os.PathLike[str]) -> str:
     """
     runs = []
     for file in sorted(Path(root).glob("*/metrics.json")):
+        if file.parent.name == _SCRATCH:
+            continue
         manifest = json.loads((file.parent / "manifest.json").read_text(encoding="utf-8"))
         metrics = json.loads(file.read_text(encoding="utf-8"))
         runs.append((manifest["title"], metrics))

@@ -50,6 +50,15 @@ def test_the_table_holds_every_contender_of_every_run(root):
     assert len(widths) == 1
 
 
+def test_the_readers_own_demo_is_no_reference(root):
+    before = results_table(root)
+    (root / "b").rename(root / "c")
+    (root / "a").rename(root / "demo")
+    assert "Market a" in before
+    assert "Market a" not in results_table(root)
+    assert "Market b" in results_table(root)
+
+
 def test_only_what_is_between_the_markers_changes(root, tmp_path):
     readme = tmp_path / "README.md"
     start, end = "<!-- results: made by `make results`, do not edit -->", "<!-- end of results -->"
