@@ -1,0 +1,1 @@
+"""How well densities are learned: `python -m benchmarks.density tails|market`."""
