@@ -1,25 +1,34 @@
 """Normalizing flows in pure torch; nothing here knows a market."""
 
-from glow_bt.flows.actnorm import ActNorm
 from glow_bt.flows.base import Bijection, Chain, Flow
 from glow_bt.flows.conv1x1 import InvertibleConv1x1, Reverse
-from glow_bt.flows.coupling import AdditiveCoupling, AffineCoupling, ConditionalAffine
+from glow_bt.flows.coupling import ConditionalAffine
+from glow_bt.flows.families import (
+    FAMILIES,
+    describe_flow,
+    family_settings,
+    make_flow,
+    tails_of,
+)
 from glow_bt.flows.glow import Glow
+from glow_bt.flows.level import GlowLevel
+from glow_bt.flows.norms import ActNorm, BatchNorm
 from glow_bt.flows.priors import GaussianMixturePrior, NormalPrior, Prior, StudentTPrior
 from glow_bt.flows.split import Split
 from glow_bt.flows.tails import TailLayer
 from glow_bt.flows.univariate import UnivariateFlow
 
 __all__ = [
+    "FAMILIES",
     "ActNorm",
-    "AdditiveCoupling",
-    "AffineCoupling",
+    "BatchNorm",
     "Bijection",
     "Chain",
     "ConditionalAffine",
     "Flow",
     "GaussianMixturePrior",
     "Glow",
+    "GlowLevel",
     "InvertibleConv1x1",
     "NormalPrior",
     "Prior",
@@ -28,4 +37,8 @@ __all__ = [
     "StudentTPrior",
     "TailLayer",
     "UnivariateFlow",
+    "describe_flow",
+    "family_settings",
+    "make_flow",
+    "tails_of",
 ]

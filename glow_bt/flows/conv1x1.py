@@ -2,74 +2,105 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
-from glow_bt.flows.base import Bijection, Context, PerRow, Rows
-
-__all__ = ["InvertibleConv1x1", "Reverse"]
+__all__ = ["InvertibleConv1x1", "Mixing", "Reverse"]
 
 
-class InvertibleConv1x1(Bijection):
-    """Invertible linear map z = W x with W = P L (U + diag(sign * exp(log_s))).
+class Mixing(nn.Module, ABC):
+    """Invertible matrices W, one for each of K steps, applied to rows as x W^T."""
+
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """Return W, (K, D, D)."""
+
+    @abstractmethod
+    def log_det(self) -> Tensor:
+        """Return the sum of the steps' log |det W|, a scalar."""
+
+    @abstractmethod
+    def solve(self, rows: Tensor, step: int) -> Tensor:
+        """Return the x (N, D) with x W^T = rows for one step's W."""
+
+
+class InvertibleConv1x1(Mixing):
+    """Learned W = P L (U + diag(sign * exp(log_s))), for each of K steps.
 
     On a vector a 1x1 convolution is a matrix (elsewhere LULinear, or generalized permutation).
     P is a fixed permutation, L unit lower and U strictly upper triangular; the sign of the
     diagonal is kept fixed. W starts as a random orthogonal matrix. log_det = sum(log_s), O(D); the
     inverse goes through two triangular solves, never through an inverted matrix. Kingma &
     Dhariwal 2018, sec. 3.2 (arXiv:1807.03039).
+
+    Args:
+        num_steps: K.
+        num_features: D.
     """
 
     permutation: Tensor
     sign: Tensor
+    eye: Tensor
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__(num_features)
-        rotation, _ = torch.linalg.qr(torch.randn(num_features, num_features))
-        permutation, lower, upper = torch.linalg.lu(rotation)
-        diagonal = upper.diagonal()
+    def __init__(self, num_steps: int, num_features: int) -> None:
+        super().__init__()
+        rotations, _ = torch.linalg.qr(torch.randn(num_steps, num_features, num_features))
+        permutation, lower, upper = torch.linalg.lu(rotations)
+        diagonal = upper.diagonal(dim1=1, dim2=2)
         self.register_buffer("permutation", permutation)
         self.register_buffer("sign", diagonal.sign())
+        self.register_buffer("eye", torch.eye(num_features), persistent=False)
         self.lower = nn.Parameter(lower.tril(-1))
         self.upper = nn.Parameter(upper.triu(1))
         self.log_s = nn.Parameter(diagonal.abs().log())
 
-    def weight(self) -> Tensor:
-        """Return W, shape (D, D)."""
+    def weights(self) -> Tensor:
+        """Return W, (K, D, D)."""
         lower, upper = self._triangles()
         return self.permutation @ lower @ upper
 
+    def log_det(self) -> Tensor:
+        """Return the sum over steps and features of log_s."""
+        return self.log_s.sum()
+
     @torch.no_grad()
-    def condition_number(self) -> float:
-        """Return the ratio of W's largest to its smallest singular value; 1 at the start."""
-        return float(torch.linalg.cond(self.weight().double()))
+    def condition_numbers(self) -> list[float]:
+        """Return the ratio of largest to smallest singular value of each W; 1 at the start."""
+        return torch.linalg.cond(self.weights().double()).tolist()
 
-    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Multiply each row by W."""
-        return x @ self.weight().T, self.log_s.sum().expand(x.shape[0])
-
-    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Solve W x = z for each row."""
-        lower, upper = self._triangles()
-        columns = self.permutation.T @ z.T
+    def solve(self, rows: Tensor, step: int) -> Tensor:
+        """Solve x W^T = rows by substitution."""
+        lower, upper = (stack[step] for stack in self._triangles())
+        columns = self.permutation[step].T @ rows.T
         columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
-        columns = torch.linalg.solve_triangular(upper, columns, upper=True)
-        return columns.T, -self.log_s.sum().expand(z.shape[0])
+        return torch.linalg.solve_triangular(upper, columns, upper=True).T
 
     def _triangles(self) -> tuple[Tensor, Tensor]:
-        eye = torch.eye(self.num_features, dtype=self.lower.dtype, device=self.lower.device)
-        lower = self.lower.tril(-1) + eye
-        upper = self.upper.triu(1) + torch.diag(self.sign * self.log_s.exp())
+        lower = self.lower.tril(-1) + self.eye
+        upper = self.upper.triu(1) + torch.diag_embed(self.sign * self.log_s.exp())
         return lower, upper
 
 
-class Reverse(Bijection):
+class Reverse(Mixing):
     """Reversed order of features, the fixed mixing of NICE and RealNVP; log_det = 0."""
 
-    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Reverse the features."""
-        return x.flip(1), x.new_zeros(x.shape[0])
+    matrix: Tensor
 
-    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Reverse them back."""
-        return self.forward(z)
+    def __init__(self, num_steps: int, num_features: int) -> None:
+        super().__init__()
+        matrix = torch.eye(num_features).flip(1).repeat(num_steps, 1, 1)
+        self.register_buffer("matrix", matrix, persistent=False)
+
+    def weights(self) -> Tensor:
+        """Return the reversed identity K times, (K, D, D)."""
+        return self.matrix
+
+    def log_det(self) -> Tensor:
+        """Return 0."""
+        return self.matrix.new_zeros(())
+
+    def solve(self, rows: Tensor, step: int) -> Tensor:
+        """Reverse the features back."""
+        return rows.flip(1)

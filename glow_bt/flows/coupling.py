@@ -1,20 +1,114 @@
-"""Coupling layers: one half of a row is transformed given the other half and the context."""
+"""What a coupling does to half of a row: an elementwise map, given parameters from a network."""
 
 from __future__ import annotations
 
-import torch
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
-from glow_bt.flows.base import Bijection, Context, PerRow, Rows
 from glow_bt.flows.nets import bounded_log_scale, conditioner
+from glow_bt.flows.spline import NUM_KNOT_PARAMETERS, spline_forward, spline_inverse
 
-__all__ = ["AdditiveCoupling", "AffineCoupling", "ConditionalAffine"]
+__all__ = ["COUPLINGS", "Additive", "Affine", "ConditionalAffine", "Coupling", "Spline"]
+
+
+class Coupling(ABC):
+    """An increasing map of each feature of y (N, D), with parameters raw (N, D * P).
+
+    Parameters of 0 give the identity.
+    """
+
+    parameters_per_feature: int
+
+    @abstractmethod
+    def forward(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z (N, D) and log_det (N,)."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y (N, D) and the log_det (N,) of this direction."""
+
+
+class Additive(Coupling):
+    """z = y + t, as in NICE; log_det = 0. Dinh et al. 2014, sec. 3.2 (arXiv:1410.8516)."""
+
+    parameters_per_feature = 1
+
+    def forward(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift."""
+        return y + raw, y.new_zeros(y.shape[0])
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift back."""
+        return z - raw, z.new_zeros(z.shape[0])
+
+
+class Affine(Coupling):
+    """z = y * exp(log_s) + t; log_det = sum(log_s).
+
+    Dinh et al. 2017, sec. 3.2 (arXiv:1605.08803); Kingma & Dhariwal 2018, sec. 3.3. Parameters
+    are those of all log_s, bounded by `bounded_log_scale`, then all t.
+    """
+
+    parameters_per_feature = 2
+
+    def forward(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift."""
+        raw_s, t = raw.chunk(2, dim=1)
+        log_s = bounded_log_scale(raw_s)
+        return y * log_s.exp() + t, log_s.sum(dim=1)
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo the shift, then the scale."""
+        raw_s, t = raw.chunk(2, dim=1)
+        log_s = bounded_log_scale(raw_s)
+        return (z - t) * (-log_s).exp(), -log_s.sum(dim=1)
+
+
+class Spline(Coupling):
+    """A rational-quadratic spline with linear tails, then an affine map.
+
+    Durkan et al. 2019, sec. 3 (arXiv:1906.04032), whose tails are the identity; the affine map
+    lets them follow the condition too. Parameters are those of `Affine`, then each feature's
+    knots (see `glow_bt.flows.spline`).
+    """
+
+    parameters_per_feature = Affine.parameters_per_feature + NUM_KNOT_PARAMETERS
+
+    def __init__(self) -> None:
+        self._affine = Affine()
+
+    def forward(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Bend, then scale and shift."""
+        affine, knots = self._parted(y, raw)
+        bent, log_slope = spline_forward(y, knots)
+        z, log_det = self._affine.forward(bent, affine)
+        return z, log_det + log_slope.sum(dim=1)
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo the affine map, then the spline."""
+        affine, knots = self._parted(z, raw)
+        bent, log_det = self._affine.inverse(z, affine)
+        y, log_slope = spline_inverse(bent, knots)
+        return y, log_det + log_slope.sum(dim=1)
+
+    def _parted(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        width = y.shape[1]
+        affine, knots = raw.tensor_split([2 * width], dim=1)
+        return affine, knots.reshape(-1, width, NUM_KNOT_PARAMETERS)
+
+
+COUPLINGS: dict[str, Coupling] = {
+    "affine": Affine(),
+    "additive": Additive(),
+    "spline": Spline(),
+}
 
 
 class ConditionalAffine(nn.Module):
-    """z = y * exp(log_s) + t with (log_s, t) = net(condition); log_det = sum(log_s).
+    """`Affine` with a network of its own: (log_s, t) = net(condition).
 
-    The piece that couplings, splits and conditional densities share.
+    The piece that splits and conditional densities share.
 
     Args:
         num_features: width of y.
@@ -31,81 +125,8 @@ class ConditionalAffine(nn.Module):
 
     def forward(self, y: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift y (N, D) given condition (N, K)."""
-        log_s, t = self._scale_and_shift(condition)
-        return y * log_s.exp() + t, log_s.sum(dim=1)
+        return COUPLINGS["affine"].forward(y, self.net(condition))
 
     def inverse(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `forward` under the same condition."""
-        log_s, t = self._scale_and_shift(condition)
-        return (z - t) * (-log_s).exp(), -log_s.sum(dim=1)
-
-    def _scale_and_shift(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        raw, t = self.net(condition).chunk(2, dim=1)
-        return bounded_log_scale(raw), t
-
-
-class _Coupling(Bijection):
-    """Splits rows in two; the first num_features // 2 features pass unchanged.
-
-    With num_features = 1 there is no first half: what is left depends on the context only.
-    """
-
-    def __init__(self, num_features: int, hidden_dim: int, context_features: int = 0) -> None:
-        super().__init__(num_features, context_features)
-        self.num_passed = num_features // 2
-        self.num_changed = num_features - self.num_passed
-
-    def _halves(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the passed half, the changed half, and what conditions the change."""
-        passed, changed = x[:, : self.num_passed], x[:, self.num_passed :]
-        condition = passed if context is None else torch.cat([passed, context], dim=1)
-        return passed, changed, condition
-
-
-class AffineCoupling(_Coupling):
-    """Affine coupling: z_b = x_b * exp(log_s) + t, with (log_s, t) = net(x_a, context).
-
-    x_a passes unchanged, so the Jacobian is triangular and log_det = sum(log_s). Dinh et al.
-    2017, sec. 3.2 (arXiv:1605.08803); Kingma & Dhariwal 2018, sec. 3.3.
-    """
-
-    def __init__(self, num_features: int, hidden_dim: int, context_features: int = 0) -> None:
-        super().__init__(num_features, hidden_dim, context_features)
-        self.affine = ConditionalAffine(
-            self.num_changed, self.num_passed + context_features, hidden_dim
-        )
-
-    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Transform the second half given the first."""
-        passed, changed, condition = self._halves(x, context)
-        changed, log_det = self.affine(changed, condition)
-        return torch.cat([passed, changed], dim=1), log_det
-
-    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Undo `forward`: the first half is still there to compute the same scale and shift."""
-        passed, changed, condition = self._halves(z, context)
-        changed, log_det = self.affine.inverse(changed, condition)
-        return torch.cat([passed, changed], dim=1), log_det
-
-
-class AdditiveCoupling(_Coupling):
-    """Additive coupling of NICE: z_b = x_b + t, with t = net(x_a, context); log_det = 0.
-
-    Dinh et al. 2014, sec. 3.2 (arXiv:1410.8516).
-    """
-
-    def __init__(self, num_features: int, hidden_dim: int, context_features: int = 0) -> None:
-        super().__init__(num_features, hidden_dim, context_features)
-        self.net = conditioner(self.num_passed + context_features, hidden_dim, self.num_changed)
-
-    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Shift the second half given the first."""
-        passed, changed, condition = self._halves(x, context)
-        shifted = changed + self.net(condition)
-        return torch.cat([passed, shifted], dim=1), x.new_zeros(x.shape[0])
-
-    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Shift it back."""
-        passed, changed, condition = self._halves(z, context)
-        shifted = changed - self.net(condition)
-        return torch.cat([passed, shifted], dim=1), z.new_zeros(z.shape[0])
+        return COUPLINGS["affine"].inverse(z, self.net(condition))

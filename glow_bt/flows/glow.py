@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
-from glow_bt.flows.actnorm import ActNorm
-from glow_bt.flows.base import Bijection, Chain, Context, Flow, PerRow, Rows
-from glow_bt.flows.conv1x1 import InvertibleConv1x1, Reverse
-from glow_bt.flows.coupling import AdditiveCoupling, AffineCoupling, ConditionalAffine
+from glow_bt.flows.base import Context, Flow, PerRow, Rows
+from glow_bt.flows.conv1x1 import InvertibleConv1x1
+from glow_bt.flows.coupling import COUPLINGS, ConditionalAffine
+from glow_bt.flows.level import MIXINGS, NORMS, GlowLevel
 from glow_bt.flows.priors import make_prior
 from glow_bt.flows.split import Split
 from glow_bt.flows.tails import TailLayer
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Glow"]
-
-_COUPLINGS: dict[str, type[AffineCoupling | AdditiveCoupling]] = {
-    "affine": AffineCoupling,
-    "additive": AdditiveCoupling,
-}
-_PERMUTATIONS: dict[str, type[InvertibleConv1x1 | Reverse]] = {
-    "conv1x1": InvertibleConv1x1,
-    "reverse": Reverse,
-}
 
 
 class Glow(Flow):
@@ -47,8 +38,9 @@ class Glow(Flow):
         hidden_dim: width of the two hidden layers in each coupling.
         context_features: C, width of the context that every coupling and prior sees.
         base: distribution of the latents: "normal", "student_t" or "mixture".
-        coupling: "affine", or "additive" as in NICE.
+        coupling: "affine", "additive" as in NICE, or "spline" (rational-quadratic).
         permutation: "conv1x1" (learned), or "reverse" (fixed) as in RealNVP.
+        norm: "actnorm", or "batchnorm" as in RealNVP.
         tails: whether a `TailLayer` comes first, so that power-law tails can be learned.
         num_components: components of base "mixture".
 
@@ -75,13 +67,15 @@ class Glow(Flow):
         *,
         coupling: str = "affine",
         permutation: str = "conv1x1",
+        norm: str = "actnorm",
         tails: bool = True,
         num_components: int = 4,
     ) -> None:
         super().__init__(num_features, context_features)
         _check_sizes(num_levels=num_levels, num_steps=num_steps, hidden_dim=hidden_dim)
-        _check_choice("coupling", coupling, _COUPLINGS)
-        _check_choice("permutation", permutation, _PERMUTATIONS)
+        _check_choice("coupling", coupling, COUPLINGS)
+        _check_choice("permutation", permutation, MIXINGS)
+        _check_choice("norm", norm, NORMS)
         self.config: dict[str, int | str | bool] = {
             "num_features": num_features,
             "num_levels": num_levels,
@@ -91,6 +85,7 @@ class Glow(Flow):
             "base": base,
             "coupling": coupling,
             "permutation": permutation,
+            "norm": norm,
             "tails": tails,
             "num_components": num_components,
         }
@@ -104,13 +99,17 @@ class Glow(Flow):
                     break  # nothing more can leave
                 self.splits.append(Split(width, context_features))
                 width -= width // 2
-            layers: list[Bijection] = []
-            for _ in range(num_steps):
-                layers.append(ActNorm(width))
-                if width > 1:  # a single feature has nothing to mix with
-                    layers.append(_PERMUTATIONS[permutation](width))
-                layers.append(_COUPLINGS[coupling](width, hidden_dim, context_features))
-            self.levels.append(Chain(*layers))
+            self.levels.append(
+                GlowLevel(
+                    width,
+                    num_steps,
+                    hidden_dim,
+                    context_features,
+                    coupling=coupling,
+                    permutation=permutation,
+                    norm=norm,
+                )
+            )
         self.top = ConditionalAffine(width, context_features, hidden_dim=0, hidden_layers=0)
         self.prior = make_prior(base, num_features, num_components)
 
@@ -153,11 +152,12 @@ class Glow(Flow):
 
         Above about 1e4 a float32 inverse loses half of its digits.
         """
-        return [m.condition_number() for m in self.modules() if isinstance(m, InvertibleConv1x1)]
+        mixings = [m for m in self.modules() if isinstance(m, InvertibleConv1x1)]
+        return [number for mixing in mixings for number in mixing.condition_numbers()]
 
-    def _stages(self) -> list[tuple[Chain, Split | None]]:
+    def _stages(self) -> list[tuple[GlowLevel, Split | None]]:
         """Return each level with the split after it, if any."""
-        levels = cast("list[Chain]", list(self.levels))
+        levels = cast("list[GlowLevel]", list(self.levels))
         splits = cast("list[Split]", list(self.splits))
         return list(zip_longest(levels, splits))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["bounded_log_scale", "conditioner", "soft_bound"]
+__all__ = ["StackedNet", "bounded_input", "bounded_log_scale", "conditioner", "soft_bound"]
 
 
 # Together these two bounds keep a trained float32 flow invertible to 1e-3 at 10 sigma: they hold
@@ -26,15 +28,24 @@ def bounded_log_scale(raw: Tensor) -> Tensor:
     return soft_bound(raw, _LOG_SCALE_BOUND)
 
 
+def bounded_input(condition: Tensor) -> Tensor:
+    """Return c / sqrt(1 + mean(c^2) / b^2), rows (N, K) drawn into a ball.
+
+    Near the identity for rows of a root mean square well below b = 3, below b everywhere.
+    """
+    mean_square = condition.square().mean(dim=1, keepdim=True)
+    return condition * torch.rsqrt(1.0 + mean_square / _INPUT_BOUND**2)
+
+
 def conditioner(
     in_features: int, hidden_dim: int, out_features: int, hidden_layers: int = 2
 ) -> nn.Module:
     """Return a ReLU network (N, in) -> (N, out) whose output starts at zero.
 
-    Input rows far out are drawn in to a root mean square of at most 3, so that outputs stay
-    bounded and change little there. Starting at zero makes the coupling above it start as the
-    identity (Kingma & Dhariwal 2018, sec. 3.3). With hidden_layers=0 it is linear; with
-    in_features=0 a learned constant.
+    Input rows far out are drawn in (`bounded_input`), so that outputs stay bounded and change
+    little there. Starting at zero makes the coupling above it start as the identity (Kingma &
+    Dhariwal 2018, sec. 3.3). With hidden_layers=0 it is linear; with in_features=0 a learned
+    constant.
     """
     if in_features == 0:
         return _Constant(out_features)
@@ -49,12 +60,68 @@ def conditioner(
     return nn.Sequential(*layers, last)
 
 
+class StackedNet(nn.Module):
+    """K networks as `conditioner` makes them, with two hidden layers and stacked parameters.
+
+    Few large parameters in place of many small ones: a training step spends its time in the
+    matrix products, not in touching tensors.
+
+    Args:
+        num_nets: K.
+        in_features: width of the condition; with 0 each network is a learned constant.
+        hidden_dim: width of the hidden layers.
+        out_features: width of the output.
+    """
+
+    def __init__(
+        self, num_nets: int, in_features: int, hidden_dim: int, out_features: int
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        widths = [in_features, hidden_dim, hidden_dim, out_features] if in_features else []
+        self.net = nn.ModuleList(
+            _StackedLinear(num_nets, *pair) for pair in itertools.pairwise(widths)
+        )
+        if in_features == 0:
+            self.constant = nn.Parameter(torch.zeros(num_nets, out_features))
+        else:
+            nn.init.zeros_(self.net[-1].weight)
+            nn.init.zeros_(self.net[-1].bias)
+
+    def unbind(self) -> list[tuple[Tensor, ...]]:
+        """Return the parameters of each network, for `apply_one`."""
+        if self.in_features == 0:
+            return [(constant,) for constant in self.constant.unbind()]
+        stacks = [stack for layer in self.net for stack in (layer.weight, layer.bias)]
+        return list(zip(*(stack.unbind() for stack in stacks), strict=True))
+
+    @staticmethod
+    def apply_one(parameters: tuple[Tensor, ...], condition: Tensor) -> Tensor:
+        """Return the output (N, out) of the network with these parameters."""
+        if len(parameters) == 1:
+            return parameters[0].expand(condition.shape[0], -1)
+        w1, b1, w2, b2, w3, b3 = parameters
+        hidden = torch.addmm(b1, bounded_input(condition), w1).relu()
+        hidden = torch.addmm(b2, hidden, w2).relu()
+        return torch.addmm(b3, hidden, w3)
+
+
+class _StackedLinear(nn.Module):
+    """Weights (K, in, out) and biases (K, out), starting as those of nn.Linear do."""
+
+    def __init__(self, num_nets: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = in_features**-0.5
+        weight = torch.empty(num_nets, in_features, out_features).uniform_(-bound, bound)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.empty(num_nets, out_features).uniform_(-bound, bound))
+
+
 class _BoundedInput(nn.Module):
-    """c / sqrt(1 + mean(c^2) / b^2): near the identity inside the bound b, a ball outside."""
+    """`bounded_input` as a layer."""
 
     def forward(self, condition: Tensor) -> Tensor:
-        mean_square = condition.square().mean(dim=1, keepdim=True)
-        return condition * torch.rsqrt(1.0 + mean_square / _INPUT_BOUND**2)
+        return bounded_input(condition)
 
 
 class _Constant(nn.Module):
