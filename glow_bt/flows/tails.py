@@ -9,99 +9,168 @@ from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
 from glow_bt.flows.base import Bijection, Context, PerRow, Rows
+from glow_bt.flows.nets import conditioner, soft_bound
+from glow_bt.flows.tail_fit import fit_margins
 
 __all__ = ["TailLayer"]
 
-# Tail indices tried at first: from heavier than Cauchy to next to Gaussian.
-_INDEX_GRID = (0.3, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 _START_INDEX = 30.0
+# How far a context moves the location (in scales), the log-scale and the log of the index.
+_LOCATION_BOUND = 0.5
+_LOG_SCALE_BOUND = 1.0
+_LOG_INDEX_BOUND = 0.5
+# Beyond this ratio r, log(1 + r^2) is 2 log(r) to the last bit of either dtype, and r^2 may
+# overflow.
+_FAR = 1e8
 
 
 class TailLayer(Bijection):
-    """Elementwise z = sign(x) * sqrt(a * log(1 + x^2/a)), with a = left or right tail index.
+    """u = (x - m) * exp(-s), then z = sign(u) * sqrt(a * log(1 + u^2/a)), elementwise.
 
-    A flow of Lipschitz layers on a Gaussian base has Gaussian tails (Jaini et al. 2020,
-    arXiv:1907.04481), so the layer nearest the data turns power-law tails into Gaussian ones:
-    if z ~ N(0, 1), then P(|x| > u) falls like u^-a (times a root of a logarithm). The map is
-    the normalizing transform of Student's t, t -> z, of Wallace 1959 (Ann. Math. Stat. 30,
-    1124) without its constant factor. It is the identity around 0 for every index (slope 1,
-    curvature 0), so both sides join smoothly. Inverse: x = sign(z) * sqrt(a * (exp(z^2/a) -
-    1)). With w = log(1 + x^2/a): log dz/dx = -log(w * a / x^2) / 2 - w.
+    a is the left index where u < 0 and the right one elsewhere. A flow of Lipschitz layers on a
+    Gaussian base has Gaussian tails (Jaini et al. 2020, arXiv:1907.04481), so the layer nearest
+    the data turns power-law tails into Gaussian ones: if z ~ N(0, 1), then P(|u| > v) falls like
+    v^-a (times a root of a logarithm). The map is the normalizing transform of Student's t,
+    t -> z, of Wallace 1959 (Ann. Math. Stat. 30, 1124) without its constant factor. It is the
+    identity around 0 for every index (slope 1, curvature 0), so both sides join smoothly.
+    With w = log(1 + u^2/a):
+
+        forward    log |dz/dx| = -log(w * a / u^2) / 2 - w - s
+        inverse    u = sign(z) * sqrt(a * (exp(z^2/a) - 1)), x = m + u * exp(s)
+
+    With a context c a small network, of no effect at the start, moves all three, each within
+    bounds: m by up to half a scale, s by up to 1, log(a - min_index) by up to 1/2. The bound on
+    m is narrow because a location that follows the context overfits returns.
+
+    Student's t with nu degrees of freedom is fitted best by indices a little below nu (0.36,
+    0.79, 1.7 and 30 for nu = 0.5, 1, 2 and 30), which make up for the root of a logarithm over
+    the range that data reach; the divergence from it is then below 0.003 nats.
 
     Args:
         num_features: D.
-        min_index: lower bound on the indices; above 1 every conditional mean is finite.
+        context_features: C, width of the context; 0 for none.
+        min_index: lower bound on the indices; above 1 every mean is finite.
+        hidden_dim: width of the two hidden layers of the context's network.
+        affine: whether there are m and s; without them they are 0, and there is no context.
+        trained: whether s and the indices are trained on, or stay as `fit` found them.
 
     Attributes:
-        index: (2, D), left and right tail index, trained in log space above min_index.
+        location: (D,) buffer m, set by `fit`; in units of the data, so never trained.
+        log_scale: (D,) parameter s; None (like location) without affine.
+        log_excess: (2, D) parameter log(a - min_index), left and right.
+        net: (N, C) -> (N, 4 D), moves of m, s, left and right log_excess; None without context.
+
+    Raises:
+        FlowError: on a min_index outside (0, 30), or a context without affine.
     """
 
-    def __init__(self, num_features: int, min_index: float = 0.1) -> None:
-        super().__init__(num_features)
+    location: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        context_features: int = 0,
+        min_index: float = 0.1,
+        hidden_dim: int = 32,
+        *,
+        affine: bool = True,
+        trained: bool = True,
+    ) -> None:
+        super().__init__(num_features, context_features)
         if not 0 < min_index < _START_INDEX:
             raise FlowError(
                 f"expected min_index above 0 and below {_START_INDEX:g}, found {min_index}"
             )
+        if context_features and not affine:
+            raise FlowError(
+                f"expected no context without the affine step, found {context_features=}; "
+                "leave affine on"
+            )
         self.min_index = min_index
         start = math.log(_START_INDEX - min_index)
-        self.log_excess = nn.Parameter(torch.full((2, num_features), start))
+        self.register_buffer("location", torch.zeros(num_features) if affine else None)
+        self.log_scale = nn.Parameter(torch.zeros(num_features), trained) if affine else None
+        self.log_excess = nn.Parameter(torch.full((2, num_features), start), trained)
+        self.net = (
+            conditioner(context_features, hidden_dim, 4 * num_features)
+            if context_features
+            else None
+        )
 
     @property
     def index(self) -> Tensor:
-        """Tail indices, shape (2, D): row 0 left, row 1 right."""
+        """Tail indices before a context moves them, shape (2, D): row 0 left, row 1 right."""
         return self.min_index + self.log_excess.exp()
 
     def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
         """Compress heavy tails into Gaussian ones."""
-        z, log_slope = _compress(x, self._index_of(x))
-        return z, log_slope.sum(dim=1)
+        m, s, left, right = self._settings(context)
+        u = x if m is None else (x - m) * (-s).exp()
+        z, log_slope = compress(u, torch.where(u < 0, left, right))
+        return z, (log_slope - s).sum(dim=1)
 
     def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
         """Stretch Gaussian tails into heavy ones."""
-        x, log_slope = _stretch(z, self._index_of(z))
-        return x, log_slope.sum(dim=1)
+        m, s, left, right = self._settings(context)
+        u, log_slope = stretch(z, torch.where(z < 0, left, right))
+        x = u if m is None else m + u * s.exp()
+        return x, (log_slope + s).sum(dim=1)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Set each index to the most likely on a grid, feature by feature and side by side.
+        """Set location, log-scale and indices to the most likely for x (N, D) by itself.
 
-        The likelihood is that of `x` (N, D) under a standard normal latent; x should be
-        centred at 0 with a body of unit scale. It is a start for training, not its end.
+        Each feature by its own likelihood under a standard normal latent, see
+        `glow_bt.flows.tail_fit.fit_margins`. Without affine only the indices move, and x should
+        be centred at 0 with a body of unit scale. It is a start for training, not its end.
+
+        Raises:
+            FlowError: if x has no rows, or values that are not finite.
         """
-        candidates = [float(a) for a in _INDEX_GRID if a > self.min_index]
-        for side, keep in enumerate((x < 0, x >= 0)):
-            for feature in range(self.num_features):
-                values = x[keep[:, feature], feature]
-                if len(values):
-                    scores = [_marginal_log_likelihood(values, a) for a in candidates]
-                    best = candidates[scores.index(max(scores))]
-                    self.log_excess[side, feature] = math.log(best - self.min_index)
+        margins = fit_margins(compress, x, self.min_index, affine=self.log_scale is not None)
+        if self.location is not None and self.log_scale is not None:
+            self.location.copy_(margins.location)
+            self.log_scale.copy_(margins.log_scale)
+        self.log_excess.copy_(margins.log_excess)
 
-    def _index_of(self, x: Tensor) -> Tensor:
-        left, right = self.index
-        return torch.where(x < 0, left, right)
+    def _settings(self, context: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """Return m, s, left and right index, each (D,) or with a context (N, D)."""
+        m, left, right = self.location, self.log_excess[0], self.log_excess[1]
+        s = left.new_zeros(1) if self.log_scale is None else self.log_scale
+        if self.net is not None and m is not None:
+            shift, stretched, *moves = self.net(context).chunk(4, dim=1)
+            m = m + soft_bound(shift, _LOCATION_BOUND) * s.exp()
+            s = s + soft_bound(stretched, _LOG_SCALE_BOUND)
+            left = left + soft_bound(moves[0], _LOG_INDEX_BOUND)
+            right = right + soft_bound(moves[1], _LOG_INDEX_BOUND)
+        return m, s, self.min_index + left.exp(), self.min_index + right.exp()
 
 
-def _compress(x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return z and log dz/dx, elementwise."""
-    u = x.square() / index
-    w = torch.log1p(u)
-    # log1p(u) / u tends to 1 at 0, and is 1 to the last bit below eps.
+def compress(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return z = sign(u) * sqrt(a * log(1 + u^2/a)) and log dz/du, elementwise.
+
+    Exact to rounding for every finite u: with r = |u| / sqrt(a), near = min(r, 1e8) and
+    far = max(r / 1e8, 1), w = log1p(near^2) + 2 log(far), root = sqrt(w / near^2),
+    z = u / far * root and log dz/du = log(far / root) - w.
+    """
+    ratio = u.abs() / index.sqrt()
+    square = ratio.clamp(max=_FAR).square()
+    far = (ratio / _FAR).clamp_min(1.0)
+    log_far = far.log()
+    w = square.log1p() + 2 * log_far
+    # log1p(q) / q tends to 1 at 0, and is 1 to the last bit below eps.
     eps = torch.finfo(u.dtype).eps
-    half_log_ratio = 0.5 * torch.where(u > eps, w / u.clamp_min(eps), 1.0).log()
-    return x * half_log_ratio.exp(), -half_log_ratio - w
+    root = torch.where(square > eps, w / square.clamp_min(eps), 1.0).sqrt()
+    return u / far * root, log_far - root.log() - w
 
 
-def _stretch(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x and log dx/dz, elementwise."""
+def stretch(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return u = sign(z) * sqrt(a * (exp(z^2/a) - 1)) and log du/dz, elementwise.
+
+    With w = z^2/a and root = sqrt((1 - exp(-w)) / w): u = z * exp(w/2) * root and
+    log du/dz = w/2 - log(root). Only u itself can overflow.
+    """
     w = z.square() / index
-    # expm1(w) / w = exp(w) * shrink, so that only x itself can overflow.
     eps = torch.finfo(w.dtype).eps
-    shrink = torch.where(w > eps, -torch.expm1(-w) / w.clamp_min(eps), 1.0)
-    half_log = 0.5 * shrink.log()
-    return z * torch.exp(0.5 * w + half_log), 0.5 * w - half_log
-
-
-def _marginal_log_likelihood(values: Tensor, index: float) -> float:
-    z, log_slope = _compress(values, values.new_tensor(index))
-    return float((log_slope - 0.5 * z.square()).sum())
+    root = torch.where(w > eps, -torch.expm1(-w) / w.clamp_min(eps), 1.0).sqrt()
+    return z * torch.exp(0.5 * w) * root, 0.5 * w - root.log()
