@@ -12,6 +12,7 @@
     ├── ArtifactError                   a model folder that cannot be used
     │   └── LookAheadError              scoring bars that the model was trained on
     ├── ResultsError                    a results folder that cannot be written or read
+    ├── MissingExtraError (ImportError) an optional library that is not installed
     └── FeedError                       the exchange's answer cannot be used
         ├── SymbolError                 the exchange does not know the symbol
         └── TransientFeedError          worth asking again
@@ -28,6 +29,7 @@ __all__ = [
     "FlowError",
     "GlowError",
     "LookAheadError",
+    "MissingExtraError",
     "ResultsError",
     "SymbolError",
     "TooFewBarsError",
@@ -82,6 +84,10 @@ class LookAheadError(ArtifactError):
 
 class ResultsError(GlowError):
     """A results folder cannot be written or read."""
+
+
+class MissingExtraError(GlowError, ImportError):
+    """An optional library is needed and not installed."""
 
 
 class FeedError(GlowError):

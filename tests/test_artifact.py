@@ -102,13 +102,16 @@ def test_a_copy_of_a_copy_is_the_same_file_for_file(saved, tmp_path):
 def test_the_folder_holds_two_files_and_the_manifest_can_be_read_by_people(saved):
     assert sorted(file.name for file in saved.iterdir()) == sorted(FILES)
     manifest = json.loads((saved / "manifest.json").read_text())
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert manifest["spec"]["names"] == list(small_artifact().spec.names)
     assert manifest["likelihood"]["low"] == small_artifact().likelihood.low
     assert manifest["likelihood"]["how"].startswith("two-sided quantiles")
     assert set(manifest["tail_index"]["state"]) == set(small_artifact().spec.names)
     assert len(manifest["tail_index"]["return"]) == 2
+    assert manifest["state_flow"]["family"] == "glow"
+    assert manifest["state_flow"]["num_features"] == 16
     record = manifest["training"]
+    assert record["parent"] is None
     assert record["trained_until"] == small_artifact().training.trained_until.isoformat()
     assert {"data_sha256", "seed", "versions", "metrics", "config", "n_bars"} <= record.keys()
 
@@ -228,6 +231,7 @@ def test_every_missing_or_mistyped_entry_is_found_though_the_hashes_are_right(sa
         ("scaler",),
         ("scaler", "scale"),
         ("state_flow",),
+        ("state_flow", "family"),
         ("state_flow", "num_features"),
         ("return_flow",),
         ("likelihood",),
@@ -248,11 +252,11 @@ def test_entries_of_another_kind_are_found_though_the_hashes_are_right(folder, p
     refused(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_schema_is_refused_before_anything_else(folder, version):
     rewrite(folder, lambda manifest: manifest.update(schema_version=version))
     (folder / "model.safetensors").unlink()
-    refused(folder, "expected schema version 1, found .*train the model again with this version")
+    refused(folder, "expected schema version 2, found .*train the model again with this version")
 
 
 @pytest.mark.parametrize(
@@ -407,6 +411,18 @@ def test_parts_for_another_number_of_features_do_not_make_an_artifact():
 def test_a_training_interval_without_zone_or_length_is_refused(until):
     with pytest.raises(ArtifactError, match="expected a training interval in UTC"):
         replace(small_artifact().training, trained_until=pd.Timestamp(until))
+
+
+@pytest.mark.parametrize("parent", ["", "model", "0" * 63, "G" * 64, 3])
+def test_a_parent_that_is_no_hash_is_refused(parent):
+    with pytest.raises(ArtifactError, match="sha256 of the parent's manifest or none, found"):
+        replace(small_artifact().training, parent=parent)
+
+
+def test_the_parent_of_an_adapted_model_comes_back(tmp_path):
+    record = replace(small_artifact().training, parent="0123456789abcdef" * 4)
+    save_artifact(replace(small_artifact(), training=record), tmp_path / "model")
+    assert load_artifact(tmp_path / "model").training.parent == record.parent
 
 
 def test_a_folder_that_exists_is_refused_and_left_as_it_is(folder):

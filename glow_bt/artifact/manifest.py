@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -16,13 +17,13 @@ from glow_bt.artifact.model import Artifact, TrainingRecord
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ArtifactError
 from glow_bt.features import FeatureSpec, Scaler
-from glow_bt.flows import Flow, Glow, UnivariateFlow
+from glow_bt.flows import Flow, UnivariateFlow, describe_flow, make_flow, tails_of
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.regimes import Regimes
 
 __all__ = ["SCHEMA_VERSION", "check_finite", "from_parts", "manifest_of", "tensors_of"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Floats = npt.NDArray[np.float64]
 _Flow = TypeVar("_Flow", bound=Flow)
@@ -55,7 +56,7 @@ def manifest_of(artifact: Artifact) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "spec": artifact.spec.to_dict(),
         "scaler": artifact.scaler.to_dict(),
-        "state_flow": artifact.state_flow.config,
+        "state_flow": describe_flow(artifact.state_flow),
         "return_flow": artifact.return_flow.config,
         "tail_index": _tail_indices(artifact),
         "likelihood": {
@@ -97,8 +98,8 @@ def from_parts(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact
     return Artifact(
         spec=FeatureSpec.from_dict(manifest["spec"]),
         scaler=Scaler.from_dict(manifest["scaler"]),
-        state_flow=_restored(Glow, manifest["state_flow"], "state_flow.", tensors),
-        return_flow=_restored(UnivariateFlow, manifest["return_flow"], "return_flow.", tensors),
+        state_flow=_state_flow(manifest["state_flow"], tensors),
+        return_flow=_return_flow(manifest["return_flow"], tensors),
         likelihood=LikelihoodFilter(array("likelihood.quantiles"), likelihood["false_alarm_rate"]),
         direction=DirectionReadout(
             coefficients=array("direction.coefficients"),
@@ -123,14 +124,24 @@ def check_finite(tensors: dict[str, Tensor]) -> None:
             raise ArtifactError(f"expected finite numbers, found others in {name}; train again")
 
 
-def _restored(
-    kind: type[_Flow], config: dict[str, Any], prefix: str, tensors: dict[str, Tensor]
-) -> _Flow:
+def _state_flow(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Flow:
+    flow = _restored(lambda: make_flow(**settings), "state_flow.", tensors)
+    if describe_flow(flow) != settings:
+        raise ValueError(f"settings of state_flow are {sorted(settings)}")
+    return flow
+
+
+def _return_flow(settings: dict[str, Any], tensors: dict[str, Tensor]) -> UnivariateFlow:
+    flow = _restored(lambda: UnivariateFlow(**settings), "return_flow.", tensors)
+    if flow.config != settings:
+        raise ValueError(f"settings of return_flow are {sorted(settings)}")
+    return flow
+
+
+def _restored(build: Callable[[], _Flow], prefix: str, tensors: dict[str, Tensor]) -> _Flow:
     # Building a flow draws its starting weights, which must not move the caller's stream.
     with torch.random.fork_rng(devices=[]):
-        flow = kind(**config).double()
-    if flow.config != config:
-        raise ValueError(f"settings of {prefix}* are {sorted(config)}")
+        flow = build().double()
     weights = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -148,14 +159,15 @@ def _record(values: dict[str, Any]) -> TrainingRecord:
             "trained_until": pd.Timestamp(values["trained_until"]),
             "metrics": _with_nan(values["metrics"]),
             "history": _with_nan(values["history"]),
+            "parent": values["parent"],
         }
     )
 
 
 def _tail_indices(artifact: Artifact) -> dict[str, Any]:
     indices: dict[str, Any] = {}
-    if artifact.state_flow.tails is not None:
-        left, right = artifact.state_flow.tails.index.tolist()
+    if (tails := tails_of(artifact.state_flow)) is not None:
+        left, right = tails.index.tolist()
         indices["state"] = {
             name: [a, b] for name, a, b in zip(artifact.spec.names, left, right, strict=True)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import torch
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ArtifactError
 from glow_bt.features import FeatureSpec, Scaler
-from glow_bt.flows import Glow, UnivariateFlow
+from glow_bt.flows import Flow, UnivariateFlow
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.regimes import Regimes
 
@@ -36,11 +37,14 @@ class TrainingRecord:
         seed: seed of every random choice.
         config: the trainer's settings.
         metrics: what was measured, in nats unless named otherwise.
-        history: per flow, lists of train and validation NLL by epoch.
+        history: per flow, lists of training and validation loss by epoch: train_nll and
+            validation_nll, or train_loss and validation_loss where it is no likelihood.
         versions: of the libraries involved.
+        parent: sha256 of the manifest of the artifact that this one was adapted from; None for
+            one that was trained from the start.
 
     Raises:
-        ArtifactError: if the interval has no time zone or no length.
+        ArtifactError: if the interval has no time zone or no length, or the parent is no sha256.
     """
 
     trained_from: pd.Timestamp
@@ -53,6 +57,7 @@ class TrainingRecord:
     metrics: Mapping[str, float]
     history: Mapping[str, Mapping[str, list[float]]]
     versions: Mapping[str, str]
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         aware = self.trained_from.tzinfo is not None and self.trained_until.tzinfo is not None
@@ -60,6 +65,11 @@ class TrainingRecord:
             raise ArtifactError(
                 "expected a training interval in UTC, found it from "
                 f"{self.trained_from} until {self.trained_until}; train again"
+            )
+        if self.parent is not None and not re.fullmatch("[0-9a-f]{64}", str(self.parent)):
+            raise ArtifactError(
+                f"expected the sha256 of the parent's manifest or none, found {self.parent!r}; "
+                "train again"
             )
 
 
@@ -89,7 +99,7 @@ class Artifact:
     Attributes:
         spec: which features make a market state, in which order.
         scaler: centre and scale of each feature, from the training block.
-        state_flow: density of scaled market states.
+        state_flow: density of scaled market states, of any family.
         return_flow: density of the next bar's log return over current volatility, given the
             scaled state.
         likelihood: filter thresholds and confidence ranks.
@@ -104,7 +114,7 @@ class Artifact:
 
     spec: FeatureSpec
     scaler: Scaler
-    state_flow: Glow
+    state_flow: Flow
     return_flow: UnivariateFlow
     likelihood: LikelihoodFilter
     direction: DirectionReadout

@@ -72,12 +72,20 @@ def out_option(default: str | None, what: str) -> Decorator:
     return decorate
 
 
+# The families of flows, repeated here so that --help need not load torch (a test compares).
+_FAMILIES = ("glow", "realnvp", "nice", "maf", "iaf", "nsf", "cnf", "flow_matching")
 # Defaults are TrainConfig's, repeated here so that --help need not load it (a test compares).
 _TRAINING_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--seed", "seed", 0, "Seed of every random choice."),
-    ("--levels", "num_levels", 3, "Levels of the state flow."),
-    ("--steps", "num_steps", 4, "Steps (ActNorm, 1x1 convolution, coupling) a level."),
-    ("--hidden", "hidden_dim", 32, "Hidden width of the couplings."),
+    ("--levels", "num_levels", None, "Levels of the state flow. [default: its family's, 3]"),
+    (
+        "--steps",
+        "num_steps",
+        None,
+        "Steps (norm, mixing, coupling) a level, or autoregressive transforms. "
+        "[default: its family's, 4 for glow]",
+    ),
+    ("--hidden", "hidden_dim", 32, "Hidden width of the state flow's networks."),
     ("--epochs", "max_epochs", 100, "Upper limit on epochs; training stops early."),
     ("--patience", "patience", 20, "Epochs without a better validation NLL before stopping."),
     ("--batch-size", "batch_size", 256, "Rows a training step."),
@@ -86,26 +94,58 @@ _TRAINING_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--horizon", "direction_horizon", 5, "Bars ahead that direction is fitted on."),
     ("--regimes", "num_regimes", 3, "Number of regimes."),
 )
-_TRAINING_CHOICES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("--base", "base", ("normal", "student_t", "mixture"), "Distribution of the latents."),
-    ("--regime-method", "regime_method", ("gmm", "kmeans", "base"), "How regimes are found."),
+_TRAINING_CHOICES: tuple[tuple[str, str, str | None, tuple[str, ...], str], ...] = (
+    ("--flow", "flow", "glow", _FAMILIES, "Family of the state flow."),
+    (
+        "--base",
+        "base",
+        None,
+        ("normal", "student_t", "mixture"),
+        "Distribution of the latents. [default: normal]",
+    ),
+    (
+        "--coupling",
+        "coupling",
+        None,
+        ("affine", "additive", "spline"),
+        "Coupling of flow glow. [default: affine]",
+    ),
+    (
+        "--norm",
+        "norm",
+        None,
+        ("actnorm", "batchnorm"),
+        "Normalization in flows glow, realnvp and nice. [default: actnorm]",
+    ),
+    (
+        "--regime-method",
+        "regime_method",
+        "gmm",
+        ("gmm", "kmeans", "base"),
+        "How regimes are found.",
+    ),
 )
 
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the trainer's settings, with TrainConfig's defaults."""
-    for flag, name, choices, text in reversed(_TRAINING_CHOICES):
+    for flag, name, default, choices, text in reversed(_TRAINING_CHOICES):
         function = click.option(
             flag,
             name,
             type=click.Choice(choices),
-            default=choices[0],
-            show_default=True,
+            default=default,
+            show_default=default is not None,
             help=text,
         )(function)
     for flag, name, default, text in reversed(_TRAINING_OPTIONS):
         function = click.option(
-            flag, name, type=type(default), default=default, show_default=True, help=text
+            flag,
+            name,
+            type=int if default is None else type(default),
+            default=default,
+            show_default=default is not None,
+            help=text,
         )(function)
     return function
 

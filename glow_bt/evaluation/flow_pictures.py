@@ -80,11 +80,13 @@ def training_picture(training: Sequence[Mapping[str, Any]]) -> Picture:
 
     Args:
         training: for each fold a label and the lists train_nll and validation_nll, one value
-            an epoch.
+            an epoch; or train_loss and validation_loss, for a flow whose objective is not the
+            likelihood.
 
     Raises:
         DataError: if a list is missing or the two differ in length.
     """
+    likelihood = all("train_nll" in history for history in training)
     colours = colormaps["viridis"](np.linspace(0.0, 0.85, len(training)))
     with canvas(3.0, dates=False) as drawn:
         axes = drawn.axes[0]
@@ -102,31 +104,32 @@ def training_picture(training: Sequence[Mapping[str, Any]]) -> Picture:
             everything += [train, validation]
         cut = _cut_first_epochs(axes, np.concatenate(everything))
         axes.set_xlabel("epoch")
-        label_panel(axes, "NLL, nats a bar")
+        label_panel(axes, "NLL, nats a bar" if likelihood else "training objective")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend_above(axes)
     return drawn.picture(
         "training",
         title="Training",
         caption=sentences(
-            "Mean negative log-likelihood by epoch, lower is better: dashed on the training "
-            "bars, solid on the validation bars that follow them. The dot is the best epoch, "
-            "whose weights were kept.",
+            f"Mean {'negative log-likelihood' if likelihood else 'objective'} by epoch, lower is "
+            "better: dashed on the training bars, solid on the validation bars that follow them. "
+            "The dot is the best epoch, whose weights were kept.",
             "The far higher values of early epochs are cut off." if cut else "",
         ),
     )
 
 
 def _losses(history: Mapping[str, Any]) -> tuple[Floats, Floats]:
-    if not {"label", "train_nll", "validation_nll"} <= history.keys():
+    name = "loss" if "train_loss" in history else "nll"
+    if not {"label", f"train_{name}", f"validation_{name}"} <= history.keys():
         raise DataError(
-            "expected a training history with a label, train_nll and validation_nll, found "
+            f"expected a training history with a label, train_{name} and validation_{name}, found "
             f"{', '.join(history)}; give what the trainer recorded"
         )
-    train, validation = finite(history["train_nll"]), finite(history["validation_nll"])
+    train, validation = finite(history[f"train_{name}"]), finite(history[f"validation_{name}"])
     if train.shape != validation.shape or train.ndim != 1:
         raise DataError(
-            "expected train_nll and validation_nll equally long, one value an epoch, found "
+            f"expected train_{name} and validation_{name} equally long, one value an epoch, found "
             f"shapes {train.shape} and {validation.shape}"
         )
     return train, validation

@@ -119,6 +119,21 @@ class Flow(Bijection):
         z, log_det = self.forward(x, context)
         return self.prior.log_prob(z) + log_det
 
+    def objective(
+        self,
+        x: Rows,
+        context: Context | None = None,
+        generator: torch.Generator | None = None,
+    ) -> PerRow:
+        """Return what training minimises, one value a row (N,); here -log_prob, in nats.
+
+        Args:
+            x: (N, D).
+            context: (N, C), or None when C is 0.
+            generator: source of randomness, for a family whose objective draws any.
+        """
+        return -self.log_prob(x, context)
+
     def sample(
         self,
         n: int,

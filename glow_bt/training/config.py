@@ -7,14 +7,24 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from glow_bt.errors import ConfigError
+from glow_bt.flows.families import FAMILIES, family_settings
 from glow_bt.folds import check_fractions
 from glow_bt.ohlcv import utc_stamp
 from glow_bt.regimes import METHODS
 
 __all__ = ["TrainConfig"]
 
-_BASES = ("normal", "student_t", "mixture")
-_REGIME_METHODS = (*METHODS, "base")
+# The settings that are one of some names.
+_CHOICES = {
+    "flow": FAMILIES,
+    "base": ("normal", "student_t", "mixture"),
+    "coupling": ("affine", "additive", "spline"),
+    "norm": ("actnorm", "batchnorm"),
+    "regime_method": (*METHODS, "base"),
+}
+# Those of the state flow; None is the family's own choice.
+_FLOW_SETTINGS = ("num_levels", "num_steps", "hidden_dim", "base", "coupling", "norm")
+_OPTIONAL = ("num_levels", "num_steps", "base", "coupling", "norm")
 _LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
 # The whole numbers among the settings, with the least that works.
 _LEAST = {
@@ -47,10 +57,14 @@ class TrainConfig:
             validation_until it replaces `fractions`.
         validation_until: first stamp after the validation block.
         purge: bars left unused between blocks; None for the longest feature window.
+        flow: family of the state flow, one of `glow_bt.flows.FAMILIES`. It need not take all of
+            the settings below; None stands for its own default.
         num_levels: levels of the state flow.
-        num_steps: steps a level.
-        hidden_dim: hidden width of its couplings.
+        num_steps: steps a level; of an autoregressive flow, its transforms.
+        hidden_dim: hidden width of its networks.
         base: distribution of its latents: "normal", "student_t" or "mixture".
+        coupling: "affine", "additive" or "spline".
+        norm: "actnorm" or "batchnorm" between couplings.
         return_hidden_dim: hidden width of the return flow.
         max_epochs: upper limit on passes over the training block.
         patience: epochs without a better validation NLL before training stops.
@@ -73,10 +87,13 @@ class TrainConfig:
     train_until: str | None = None
     validation_until: str | None = None
     purge: int | None = None
-    num_levels: int = 3
-    num_steps: int = 4
+    flow: str = "glow"
+    num_levels: int | None = None
+    num_steps: int | None = None
     hidden_dim: int = 32
-    base: str = "normal"
+    base: str | None = None
+    coupling: str | None = None
+    norm: str | None = None
     return_hidden_dim: int = 32
     max_epochs: int = 100
     patience: int = 20
@@ -102,6 +119,11 @@ class TrainConfig:
         """Return the settings as JSON-ready values; `TrainConfig(**settings)` takes them."""
         return asdict(self) | {"fractions": list(self.fractions)}
 
+    def flow_settings(self) -> dict[str, Any]:
+        """Return the settings of the state flow that are given, as `make_flow` takes them."""
+        given = {name: getattr(self, name) for name in _FLOW_SETTINGS}
+        return {name: value for name, value in given.items() if value is not None}
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return the names of all settings."""
@@ -120,6 +142,8 @@ class TrainConfig:
     def _check_whole_numbers(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
             if type(value) is not int or value < least:
                 raise ConfigError(
                     f"expected {name} to be a whole number of at least {least}, found {value!r}"
@@ -141,12 +165,17 @@ class TrainConfig:
             raise ConfigError(f"expected weight_decay of 0 or more and finite, found {decay!r}")
 
     def _check_names(self) -> None:
-        if self.base not in _BASES:
-            raise ConfigError(f"expected base among {', '.join(_BASES)}, found {self.base!r}")
-        if self.regime_method not in _REGIME_METHODS:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and not (value is None and name in _OPTIONAL):
+                raise ConfigError(f"expected {name} among {', '.join(choices)}, found {value!r}")
+        taken = family_settings(self.flow)
+        refused = [name for name in self.flow_settings() if name not in taken]
+        if refused:
             raise ConfigError(
-                f"expected regime_method among {', '.join(_REGIME_METHODS)}, "
-                f"found {self.regime_method!r}"
+                f"expected no {' or '.join(refused)} with flow {self.flow!r}, found "
+                f"{', '.join(f'{name}={getattr(self, name)!r}' for name in refused)}; "
+                "leave it out or choose another flow"
             )
         if self.regime_method == "base" and self.base != "mixture":
             raise ConfigError(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from glow_bt.flows import Flow, Glow, UnivariateFlow
+from glow_bt.flows import Flow, UnivariateFlow, make_flow, tails_of
 from glow_bt.folds import Fold
 from glow_bt.training.checkpoint import Checkpoint
 from glow_bt.training.config import TrainConfig
@@ -49,22 +49,16 @@ class FlowFitter:
         self.progress = progress
         self.checkpoint_of = checkpoint_of
 
-    def fit_state_flow(self, train_x: Floats, validation_x: Floats) -> tuple[Glow, FitResult]:
+    def fit_state_flow(self, train_x: Floats, validation_x: Floats) -> tuple[Flow, FitResult]:
         """Fit the density of scaled states (N, D), judged on held-out ones."""
         config = self.config
-        flow = self._seeded(
-            lambda: Glow(
-                num_features=train_x.shape[1],
-                num_levels=config.num_levels,
-                num_steps=config.num_steps,
-                hidden_dim=config.hidden_dim,
-                base=config.base,
-                num_components=config.num_regimes,
-            )
-        )
+        settings = config.flow_settings()
+        if config.base == "mixture":
+            settings["num_components"] = config.num_regimes
+        flow = self._seeded(lambda: make_flow(config.flow, train_x.shape[1], **settings))
         train_block, validation_block = Block(_float32(train_x)), Block(_float32(validation_x))
-        if flow.tails is not None:
-            flow.tails.fit(train_block.x)
+        if (tails := tails_of(flow)) is not None:
+            tails.fit(train_block.x)
         return flow, self._fit("state", flow, train_block, validation_block)
 
     def fit_return_flow(

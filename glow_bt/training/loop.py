@@ -1,4 +1,4 @@
-"""Maximum likelihood by Adam, for any flow."""
+"""Any flow's objective minimised by Adam: maximum likelihood, but for flow matching."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from glow_bt.flows import Flow
 from glow_bt.training.checkpoint import Checkpoint
 from glow_bt.training.config import TrainConfig
 
-__all__ = ["Block", "Epoch", "FitResult", "fit_flow", "mean_nll"]
+__all__ = ["Block", "Epoch", "FitResult", "fit_flow", "mean_loss", "mean_nll"]
 
 _EVALUATION_ROWS = 4096
-# A gain in validation NLL below this is noise and resets no patience.
+# A gain in validation loss below this is noise and resets no patience.
 _MIN_GAIN = 1e-4
 
 
@@ -38,19 +38,23 @@ class Block:
 class Epoch:
     """What one pass over the training block came to.
 
+    A loss is the mean of the flow's objective: the NLL in nats a row, but for flow matching.
+
     Attributes:
         number: from 1.
-        train_nll: mean over the pass, nats a row.
-        validation_nll: after the pass, nats a row.
+        train_loss: over the pass.
+        validation_loss: after the pass.
         learning_rate: in the pass.
         skipped_steps: steps whose loss or gradient was not finite.
+        objective: what the losses are: "nll", or "loss" for another objective.
     """
 
     number: int
-    train_nll: float
-    validation_nll: float
+    train_loss: float
+    validation_loss: float
     learning_rate: float
     skipped_steps: int
+    objective: str = "nll"
 
 
 @dataclass
@@ -66,9 +70,9 @@ class FitResult:
     best_epoch: int = 0
 
     @property
-    def best_nll(self) -> float:
-        """Validation NLL of the best epoch; infinite before there is one."""
-        return self.epochs[self.best_epoch - 1].validation_nll if self.best_epoch else math.inf
+    def best_loss(self) -> float:
+        """Validation loss of the best epoch; infinite before there is one."""
+        return self.epochs[self.best_epoch - 1].validation_loss if self.best_epoch else math.inf
 
     @property
     def skipped_steps(self) -> int:
@@ -76,10 +80,11 @@ class FitResult:
         return sum(epoch.skipped_steps for epoch in self.epochs)
 
     def history(self) -> dict[str, list[float]]:
-        """Return train and validation NLL by epoch."""
+        """Return both losses by epoch, named after the objective, such as train_nll."""
+        name = self.epochs[0].objective
         return {
-            "train_nll": [epoch.train_nll for epoch in self.epochs],
-            "validation_nll": [epoch.validation_nll for epoch in self.epochs],
+            f"train_{name}": [epoch.train_loss for epoch in self.epochs],
+            f"validation_{name}": [epoch.validation_loss for epoch in self.epochs],
         }
 
 
@@ -92,15 +97,15 @@ def fit_flow(
     report: Callable[[Epoch], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FitResult:
-    """Minimise the negative log-likelihood; the flow ends with its best epoch's weights.
+    """Minimise the flow's objective; the flow ends with its best epoch's weights.
 
-    Adam with clipped gradients; the learning rate halves when validation NLL stalls, and
+    Adam with clipped gradients; the learning rate halves when the validation loss stalls, and
     training stops when it has not improved for `config.patience` epochs. A step whose loss or
     gradient is not finite is skipped and counted. With a checkpoint, the state is saved after
     each epoch and an interrupted fit goes on to the same result.
 
     Raises:
-        TrainingError: if no epoch took a step and gave a finite validation NLL.
+        TrainingError: if no epoch took a step and gave a finite validation loss.
     """
     fit = _Fit(flow, train, validation, config)
     saved = checkpoint.load() if checkpoint else None
@@ -115,7 +120,7 @@ def fit_flow(
     result = fit.result
     if not result.best_epoch:
         raise TrainingError(
-            "expected a finite validation NLL in some epoch, found none in "
+            f"expected a finite validation {fit.objective.upper()} in some epoch, found none in "
             f"{len(result.epochs)} epochs ({result.skipped_steps} steps skipped); lower the "
             "learning rate and look for extreme values in the bars"
         )
@@ -127,11 +132,22 @@ def fit_flow(
 @torch.no_grad()
 def mean_nll(flow: Flow, block: Block) -> float:
     """Return the mean negative log-likelihood of a block, in nats a row."""
+    return -_mean(flow, block, flow.log_prob)
+
+
+@torch.no_grad()
+def mean_loss(flow: Flow, block: Block, seed: int) -> float:
+    """Return the mean objective of a block; what it draws, it draws from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return _mean(flow, block, lambda x, context: flow.objective(x, context, generator))
+
+
+def _mean(flow: Flow, block: Block, value_of: Callable[[Tensor, Tensor | None], Tensor]) -> float:
     flow.eval()
     total = 0.0
     for start in range(0, len(block.x), _EVALUATION_ROWS):
         rows = block.rows(slice(start, start + _EVALUATION_ROWS))
-        total -= float(flow.log_prob(rows.x, rows.context).double().sum())
+        total += float(value_of(rows.x, rows.context).double().sum())
     return total / len(block.x)
 
 
@@ -152,6 +168,7 @@ class _Fit:
             threshold_mode="abs",
         )
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.objective = "nll" if type(flow).objective is Flow.objective else "loss"
         self.result = FitResult()
         self.best: dict[str, Tensor] = {}
 
@@ -161,7 +178,7 @@ class _Fit:
         self.flow.train()
         order = torch.randperm(len(self.train.x), generator=self.generator)
         rows = self.train.rows(order[:_EVALUATION_ROWS])
-        self.flow.log_prob(rows.x, rows.context)
+        self.flow.objective(rows.x, rows.context, self.generator)
 
     def is_over(self) -> bool:
         epochs = len(self.result.epochs)
@@ -170,13 +187,15 @@ class _Fit:
 
     def run_epoch(self) -> Epoch:
         rate = self.optimizer.param_groups[0]["lr"]
-        train_nll, skipped = self._take_steps()
-        validation_nll = mean_nll(self.flow, self.validation)
-        epoch = Epoch(len(self.result.epochs) + 1, train_nll, validation_nll, rate, skipped)
-        self.scheduler.step(validation_nll)
-        # Without a step (train NLL is NaN) the weights have learnt nothing.
-        usable = math.isfinite(train_nll) and math.isfinite(validation_nll)
-        if usable and validation_nll < self.result.best_nll - _MIN_GAIN:
+        train_loss, skipped = self._take_steps()
+        # The same draws after every epoch, so that epochs can be compared.
+        validation_loss = mean_loss(self.flow, self.validation, self.config.seed)
+        number = len(self.result.epochs) + 1
+        epoch = Epoch(number, train_loss, validation_loss, rate, skipped, self.objective)
+        self.scheduler.step(validation_loss)
+        # Without a step (the training loss is NaN) the weights have learnt nothing.
+        usable = math.isfinite(train_loss) and math.isfinite(validation_loss)
+        if usable and validation_loss < self.result.best_loss - _MIN_GAIN:
             self.best = {name: t.detach().clone() for name, t in self.flow.state_dict().items()}
             self.result.best_epoch = epoch.number
         self.result.epochs.append(epoch)
@@ -217,14 +236,14 @@ class _Fit:
         return True
 
     def _take_steps(self) -> tuple[float, int]:
-        """Go through the training block once; return its mean NLL and the steps skipped."""
+        """Go through the training block once; return its mean loss and the steps skipped."""
         self.flow.train()
         total, seen, skipped = 0.0, 0, 0
         order = torch.randperm(len(self.train.x), generator=self.generator)
         for index in torch.split(order, self.config.batch_size):
             rows = self.train.rows(index)
             self.optimizer.zero_grad()
-            loss = -self.flow.log_prob(rows.x, rows.context).mean()
+            loss = self.flow.objective(rows.x, rows.context, self.generator).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):

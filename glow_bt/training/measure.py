@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from glow_bt.errors import FeatureError
-from glow_bt.flows import Glow, UnivariateFlow
+from glow_bt.flows import Flow, UnivariateFlow
 from glow_bt.folds import Fold
 from glow_bt.training.data import TrainingData
 from glow_bt.training.loop import Block, mean_nll
@@ -24,7 +24,7 @@ _LEAST_EIGENVALUE = 1e-10
 
 
 def measure(
-    state_flow: Glow,
+    state_flow: Flow,
     return_flow: UnivariateFlow,
     x: Floats,
     data: TrainingData,

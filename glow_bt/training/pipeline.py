@@ -21,7 +21,7 @@ from glow_bt.artifact import Artifact, TrainingRecord
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ConfigError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec, Scaler
-from glow_bt.flows import GaussianMixturePrior, Glow
+from glow_bt.flows import Flow, GaussianMixturePrior, Glow
 from glow_bt.folds import Fold
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.ohlcv import bar_interval, bars_sha256, validate_bars
@@ -114,7 +114,7 @@ def _train_fold(
         measure(state_flow, return_flow, x, data, fold, gaussian)
         | _describe("state", state_fit)
         | _describe("return", return_fit)
-        | {"max_condition_number": max(state_flow.condition_numbers(), default=1.0)}
+        | _conditioning(state_flow)
     )
     history = {"state": state_fit.history(), "return": return_fit.history()}
     return Artifact(
@@ -146,7 +146,7 @@ def _check_previous(previous: Artifact | None, config: TrainConfig, spec: Featur
 
 
 def _fit_regimes(
-    state_flow: Glow,
+    state_flow: Flow,
     latents: Floats,
     data: TrainingData,
     train_rows: slice,
@@ -191,7 +191,7 @@ def _probes(held_out: Floats) -> Floats:
 
 
 @torch.no_grad()
-def _encode(flow: Glow, x: Floats) -> tuple[Floats, Floats]:
+def _encode(flow: Flow, x: Floats) -> tuple[Floats, Floats]:
     z, log_det = flow(torch.from_numpy(np.ascontiguousarray(x)))
     return z.numpy(), (flow.prior.log_prob(z) + log_det).numpy()
 
@@ -224,6 +224,13 @@ def _describe(name: str, fit: FitResult) -> dict[str, float]:
         f"{name}_epochs": float(len(fit.epochs)),
         f"{name}_skipped_steps": float(fit.skipped_steps),
     }
+
+
+def _conditioning(flow: Flow) -> dict[str, float]:
+    """Return how far from singular the worst 1x1 convolution is, for a flow that has them."""
+    if not isinstance(flow, Glow):
+        return {}
+    return {"max_condition_number": max(flow.condition_numbers(), default=1.0)}
 
 
 def _checkpoint_maker(

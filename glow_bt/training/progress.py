@@ -16,7 +16,7 @@ __all__ = ["TrainingProgress"]
 
 
 class TrainingProgress:
-    """Shows epochs, NLL and bits per dimension of each flow while it trains.
+    """Shows epochs and losses of each flow while it trains, and bits per dimension of an NLL.
 
     Nothing is shown where the console is not a terminal.
 
@@ -57,13 +57,16 @@ class TrainingProgress:
         """Show one epoch of the flow of that name."""
         if flow not in self._tasks:
             self._tasks[flow] = self._progress.add_task(flow, total=max_epochs, state="")
-        bits = epoch.validation_nll / (num_features * math.log(2))
+        name, bits = epoch.objective, ""
+        if name == "nll":
+            bits = f", {epoch.validation_loss / (num_features * math.log(2)):.3f} bits/dim"
+            name = "NLL"
         skipped = f", {epoch.skipped_steps} steps skipped" if epoch.skipped_steps else ""
         self._progress.update(
             self._tasks[flow],
             completed=epoch.number,
-            state=f"NLL {epoch.train_nll:.3f} / {epoch.validation_nll:.3f} held out, "
-            f"{bits:.3f} bits/dim{skipped}",
+            state=f"{name} {epoch.train_loss:.3f} / {epoch.validation_loss:.3f} held out"
+            f"{bits}{skipped}",
         )
 
     def labelled(self, label: str) -> Callable[[str, Epoch, int, int], None]:

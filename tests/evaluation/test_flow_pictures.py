@@ -104,6 +104,13 @@ def test_epochs_without_a_finite_loss_are_gaps(drawn):
     assert training_picture([broken]).png.startswith(b"\x89PNG")
 
 
+def test_a_flow_with_another_objective_than_the_likelihood_is_labelled_so(drawn):
+    history = {"label": "only", "train_loss": [3.0, 2.0], "validation_loss": [4.0, 3.5]}
+    caption = training_picture([history]).caption
+    assert caption.startswith("Mean objective by epoch")
+    assert "Mean negative log-likelihood" in training_picture(made_up_training(2)).caption
+
+
 def test_a_history_without_its_lists_is_named():
     with pytest.raises(DataError, match="train_nll and validation_nll, found label"):
         training_picture([{"label": "fold 1"}])

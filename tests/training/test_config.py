@@ -16,6 +16,17 @@ def test_settings_survive_json():
     assert hash(again) == hash(config)
 
 
+def test_only_settings_that_are_given_reach_the_flow():
+    assert TrainConfig().flow_settings() == {"hidden_dim": 32}
+    config = TrainConfig(flow="realnvp", num_steps=2, base="student_t", norm="batchnorm")
+    assert config.flow_settings() == {
+        "num_steps": 2,
+        "hidden_dim": 32,
+        "base": "student_t",
+        "norm": "batchnorm",
+    }
+
+
 def test_names_are_those_of_the_settings():
     assert TrainConfig.names() == tuple(f.name for f in fields(TrainConfig))
     assert set(TrainConfig.names()) == set(TrainConfig().to_dict())
@@ -37,6 +48,9 @@ WHOLE = (
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("value", [0, -3, 2.0, "3", None, True])
 def test_sizes_that_are_no_whole_number_above_0_are_refused(name, value):
+    if value is None and name in {"num_levels", "num_steps"}:
+        assert name not in TrainConfig(**{name: value}).flow_settings()  # the family's own
+        return
     with pytest.raises(ConfigError, match=f"expected {name} to be a whole number"):
         TrainConfig(**{name: value})
 
@@ -63,6 +77,14 @@ def test_sizes_that_are_no_whole_number_above_0_are_refused(name, value):
         ({"fractions": (0.7, 0.2, 0.2)}, "sum to 1"),
         ({"fractions": (0.7, 0.3)}, "sum to 1"),
         ({"base": "cauchy"}, "base among normal, student_t, mixture"),
+        ({"coupling": "cubic"}, "coupling among affine, additive, spline, found 'cubic'"),
+        ({"norm": "layernorm"}, "norm among actnorm, batchnorm"),
+        ({"flow": "planar"}, "flow among glow, realnvp, nice, .*found 'planar'"),
+        ({"flow": None}, "flow among glow, .*found None"),
+        (
+            {"flow": "nice", "coupling": "affine"},
+            "no coupling with flow 'nice', found coupling='affine'; leave it out",
+        ),
         ({"regime_method": "hmm"}, "regime_method among gmm, kmeans, base"),
         ({"regime_method": "base"}, "base 'mixture' with regime_method 'base'"),
         ({"train_until": "2020-01-01"}, "together, found only one"),

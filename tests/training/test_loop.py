@@ -87,21 +87,21 @@ def test_the_best_epoch_comes_back_as_a_real_copy():
     recorder = Recorder(flow)
     settings = config(max_epochs=30, learning_rate=3e-2, batch_size=8)
     fit = fit_flow(flow, sample(24), sample(200, seed=1), settings, report=recorder)
-    nll = [epoch.validation_nll for epoch in fit.epochs]
+    nll = [epoch.validation_loss for epoch in fit.epochs]
     assert fit.best_epoch < len(fit.epochs)
     assert same(weights_of(flow), recorder.weights[fit.best_epoch - 1])
     assert not same(weights_of(flow), recorder.weights[-1])
-    assert fit.best_nll == nll[fit.best_epoch - 1] == mean_nll(flow, sample(200, seed=1))
-    assert min(nll) > fit.best_nll - 2e-4
+    assert fit.best_loss == nll[fit.best_epoch - 1] == mean_nll(flow, sample(200, seed=1))
+    assert min(nll) > fit.best_loss - 2e-4
     assert not flow.training
 
 
 def test_training_improves_the_likelihood_of_unseen_rows():
     flow = small_glow()
     fit = fit_flow(flow, sample(600), sample(300, seed=1), config(max_epochs=20))
-    assert fit.best_nll < fit.epochs[0].validation_nll - 0.1
+    assert fit.best_loss < fit.epochs[0].validation_loss - 0.1
     history = fit.history()
-    assert history["validation_nll"] == [epoch.validation_nll for epoch in fit.epochs]
+    assert history["validation_nll"] == [epoch.validation_loss for epoch in fit.epochs]
     assert history["train_nll"][-1] < history["train_nll"][0]
 
 
@@ -114,7 +114,7 @@ def test_a_batch_that_explodes_is_skipped_and_counted(fault):
     fit = fit_flow(flow, Block(x), Block(x[:100]), config(max_epochs=40, learning_rate=0.05))
     assert [epoch.skipped_steps for epoch in fit.epochs] == [1] * 40
     assert fit.skipped_steps == 40
-    assert all(math.isfinite(epoch.train_nll) for epoch in fit.epochs)
+    assert all(math.isfinite(epoch.train_loss) for epoch in fit.epochs)
     assert float(flow.m.detach()) == pytest.approx(3.0, abs=0.4)
     assert float(flow.s.detach().exp()) == pytest.approx(2.0, abs=0.3)
 

@@ -32,6 +32,14 @@ def test_a_terminal_sees_nll_bits_per_dimension_and_epochs_of_each_flow():
     assert "skipped" not in last[1]
 
 
+def test_an_objective_that_is_no_likelihood_has_no_bits():
+    console = terminal()
+    with TrainingProgress(console) as progress:
+        progress("state", Epoch(1, 20.0, 16.5, 1e-3, 0, "loss"), 40, 16)
+    assert "loss 20.000 / 16.500 held out " in shown(console)
+    assert "bits" not in shown(console)
+
+
 def test_labels_tell_folds_apart():
     console = terminal()
     with TrainingProgress(console) as progress:
