@@ -11,15 +11,11 @@ import numpy as np
 import torch
 
 from glow_bt.flows import (
-    ActNorm,
-    AdditiveCoupling,
-    AffineCoupling,
     Chain,
     Flow,
     Glow,
-    InvertibleConv1x1,
+    GlowLevel,
     NormalPrior,
-    Reverse,
     Split,
     TailLayer,
     UnivariateFlow,
@@ -34,6 +30,10 @@ def _glow(width, context=0, steps=2, **settings):
     return lambda: Glow(
         width, num_steps=steps, hidden_dim=16, context_features=context, **settings
     )
+
+
+def _level(width, context=0, **settings):
+    return lambda: GlowLevel(width, 3, 16, context, **settings)
 
 
 FLOWS = {
@@ -62,24 +62,30 @@ FLOWS = {
     "glow-2-no-tails": _glow(2, tails=False),
     "glow-6-additive": _glow(6, coupling="additive"),
     "glow-6-reverse": _glow(6, permutation="reverse"),
+    "glow-1-spline": _glow(1, coupling="spline"),
+    "glow-2-spline": _glow(2, coupling="spline"),
+    "glow-6-spline": _glow(6, coupling="spline"),
+    "glow-16-spline-context": _glow(16, context=3, steps=4, coupling="spline"),
+    "glow-6-batchnorm": _glow(6, norm="batchnorm"),
+    "glow-2-realnvp": _glow(2, permutation="reverse", norm="batchnorm", tails=False),
     "glow-2-nice": _glow(2, coupling="additive", permutation="reverse", tails=False),
     "glow-5-one-level": _glow(5, num_levels=1),
     "univariate": lambda: UnivariateFlow(0),
     "univariate-context": lambda: UnivariateFlow(3, hidden_dim=16),
 }
 LAYERS = {
-    "actnorm": lambda: ActNorm(5),
-    "conv1x1": lambda: InvertibleConv1x1(5),
-    "reverse": lambda: Reverse(5),
-    "affine-coupling": lambda: AffineCoupling(5, hidden_dim=16),
-    "affine-coupling-context": lambda: AffineCoupling(5, hidden_dim=16, context_features=2),
-    "affine-coupling-1-context": lambda: AffineCoupling(1, hidden_dim=16, context_features=2),
-    "additive-coupling": lambda: AdditiveCoupling(5, hidden_dim=16),
-    "additive-coupling-context": lambda: AdditiveCoupling(5, hidden_dim=16, context_features=2),
+    "level": _level(5),
+    "level-context": _level(5, context=2),
+    "level-1-context": _level(1, context=2),
+    "level-additive": _level(5, coupling="additive"),
+    "level-spline": _level(5, coupling="spline"),
+    "level-spline-context": _level(5, context=2, coupling="spline"),
+    "level-reverse": _level(5, permutation="reverse"),
+    "level-batchnorm": _level(5, norm="batchnorm"),
     "split": lambda: Split(5),
     "split-context": lambda: Split(5, context_features=2),
     "tails": lambda: TailLayer(5),
-    "chain": lambda: Chain(ActNorm(4), Reverse(4), AffineCoupling(4, 16, context_features=2)),
+    "chain": lambda: Chain(TailLayer(4), GlowLevel(4, 1, 16), GlowLevel(4, 1, 16, 2)),
 }
 NAMES = [*FLOWS, *LAYERS]
 
