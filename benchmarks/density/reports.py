@@ -60,8 +60,20 @@ def write_report(name: str, report: Report, seconds: float) -> str:
     )
     (FOLDER / f"{name}.md").write_text(page + "\n", encoding="utf-8")
     numbers = {"seconds": round(seconds), "machine": _machine(), **report.numbers}
-    (FOLDER / f"{name}.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(_json_ready(numbers), indent=1, allow_nan=False)
+    (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     return page
+
+
+def _json_ready(value: object) -> object:
+    """Return value with floats to six places, and null for those that are not finite."""
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value]
+    if isinstance(value, float):
+        return round(float(value), 6) if math.isfinite(value) else None
+    return value
 
 
 def _machine() -> str:
