@@ -89,7 +89,7 @@ class Glow(Flow):
             "tails": tails,
             "num_components": num_components,
         }
-        self.tails = TailLayer(num_features) if tails else None
+        self.tails = TailLayer(num_features, context_features) if tails else None
         self.levels = nn.ModuleList()
         self.splits = nn.ModuleList()
         width = num_features
@@ -117,7 +117,7 @@ class Glow(Flow):
         """Map data (N, D) to latents (N, D), with log |det dz/dx| (N,)."""
         h, log_det = x, x.new_zeros(x.shape[0])
         if self.tails is not None:
-            h, log_det = self.tails(h)
+            h, log_det = self.tails(h, context)
         latents = []
         for level, split in self._stages():
             h, change = level(h, context)
@@ -143,7 +143,7 @@ class Glow(Flow):
             h, change = level.inverse(h, context)
             log_det = log_det + change
         if self.tails is not None:
-            h, change = self.tails.inverse(h)
+            h, change = self.tails.inverse(h, context)
             log_det = log_det + change
         return h, log_det
 

@@ -51,7 +51,7 @@ class UnivariateFlow(Flow):
         self.location = nn.Parameter(torch.zeros(1))
         self.log_scale = nn.Parameter(torch.zeros(1))
         self.net = conditioner(context_features, hidden_dim, 1)
-        self.tails = TailLayer(1, min_index=_MIN_INDEX)
+        self.tails = TailLayer(1, min_index=_MIN_INDEX, affine=False)
         self.prior = NormalPrior(1)
 
     def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:

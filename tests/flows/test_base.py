@@ -5,13 +5,12 @@ from torch import nn
 
 from glow_bt.errors import FlowError
 from glow_bt.flows import (
-    ActNorm,
-    AffineCoupling,
     Chain,
     Glow,
-    InvertibleConv1x1,
+    GlowLevel,
     NormalPrior,
-    Reverse,
+    Split,
+    TailLayer,
 )
 
 
@@ -24,7 +23,7 @@ def flow_of(num_features=3, context_features=0):
 
 
 def test_a_chain_applies_its_layers_in_order_and_inverts_them_in_reverse():
-    layers = [InvertibleConv1x1(3).double(), ActNorm(3).double(), Reverse(3)]
+    layers = [GlowLevel(3, 2, 8).double(), TailLayer(3).double(), GlowLevel(3, 1, 8).double()]
     chain = Chain(*layers)
     x = 2 + torch.randn(5, 3, dtype=torch.float64)
     chain(x)
@@ -41,7 +40,7 @@ def test_a_chain_applies_its_layers_in_order_and_inverts_them_in_reverse():
 
 
 def test_a_chain_gives_the_context_to_those_that_take_one():
-    chain = Chain(Reverse(3), AffineCoupling(3, 8, context_features=2))
+    chain = Chain(TailLayer(3), Split(3, context_features=2))
     assert chain.context_features == 2
     z, _ = chain(torch.zeros(4, 3), torch.zeros(4, 2))
     assert z.shape == (4, 3)
@@ -51,7 +50,7 @@ def test_a_chain_that_cannot_work_is_refused():
     with pytest.raises(FlowError, match="at least one layer in a chain, found none"):
         Chain()
     with pytest.raises(FlowError, match=r"one width in a chain, found \[2, 3\]"):
-        Chain(Reverse(3), Reverse(2))
+        Chain(TailLayer(3), TailLayer(2))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_a_chain_that_cannot_work_is_refused():
 )
 def test_sizes_that_cannot_work_are_refused(sizes, message):
     with pytest.raises(FlowError, match=message):
-        Reverse(*sizes)
+        TailLayer(*sizes)
 
 
 def test_the_density_is_that_of_the_latents_times_the_change_of_volume():
@@ -173,9 +172,9 @@ class MatrixPrior(nn.Module):
 
 def test_shape_hints_are_executed():
     with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'x'"):
-        Reverse(3)(torch.zeros(3))
+        TailLayer(3)(torch.zeros(3))
     with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'context'"):
-        AffineCoupling(3, 8, context_features=2)(torch.zeros(4, 3), torch.zeros(5, 2))
+        GlowLevel(3, 1, 8, context_features=2)(torch.zeros(4, 3), torch.zeros(5, 2))
     flow = flow_of()
     flow.prior = MatrixPrior()
     with pytest.raises(jaxtyping.TypeCheckError, match="return value"):

@@ -6,11 +6,19 @@ import pytest
 from tests.contracts.registry import draw_rows, fitted
 
 
-def tail_layer(x, state):
-    log_excess = state["tails.log_excess"]
-    index = np.where(x < 0, *(0.1 + np.exp(log_excess)))
-    z = np.sign(x) * np.sqrt(index * np.log1p(x**2 / index))
-    return z, np.log(x / z / (1 + x**2 / index)).sum(axis=1)
+def tail_layer(x, context, state):
+    m, s = (np.tile(state[f"tails.{name}"], (len(x), 1)) for name in ("location", "log_scale"))
+    left, right = (np.tile(side, (len(x), 1)) for side in state["tails.log_excess"])
+    if context.shape[1]:
+        moves = np.split(network(context, state, "tails.net"), 4, axis=1)
+        m = m + 0.5 * np.tanh(moves[0] / 0.5) * np.exp(s)
+        s = s + np.tanh(moves[1])
+        left = left + 0.5 * np.tanh(moves[2] / 0.5)
+        right = right + 0.5 * np.tanh(moves[3] / 0.5)
+    u = (x - m) / np.exp(s)
+    index = 0.1 + np.exp(np.where(u < 0, left, right))
+    z = np.sign(u) * np.sqrt(index * np.log1p(u**2 / index))
+    return z, (np.log(u / z / (1 + u**2 / index)) - s).sum(axis=1)
 
 
 def network(condition, state, name):
@@ -98,7 +106,7 @@ def couple(y, raw, kind):
 def glow(x, context, state, config):
     """Return z (N, D) and log_det (N,)."""
     context = np.empty((len(x), 0)) if context is None else context
-    h, log_det = tail_layer(x, state) if "tails.log_excess" in state else (x, np.zeros(len(x)))
+    h, log_det = tail_layer(x, context, state) if config["tails"] else (x, np.zeros(len(x)))
     latents = []
     num_levels = len({key.split(".")[1] for key in state if key.startswith("levels")})
     for level in range(num_levels):

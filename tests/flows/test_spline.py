@@ -78,7 +78,7 @@ def test_each_bin_is_the_quotient_of_two_quadratics_with_the_knots_slopes():
     at_knots = torch.tensor(knots[0][1:-1])
     y, log_slope = spline_forward(at_knots, raw.expand(NUM_BINS - 1, -1))
     np.testing.assert_allclose(y, knots[1][1:-1], atol=1e-12)
-    slopes = np.concatenate([[1.0], np.exp(log_slope), [1.0]])
+    slopes = np.concatenate([[1.0], log_slope.exp(), [1.0]])
     for k in range(NUM_BINS):
         rise = (knots[1][k + 1] - knots[1][k]) / (knots[0][k + 1] - knots[0][k])
         middle = (slopes[k] * knots[1][k + 1] + slopes[k + 1] * knots[1][k]) / (2 * rise)
