@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from glow_bt.errors import FlowError
+from glow_bt.flows.wallace import compress
 
 __all__ = ["Margins", "fit_margins"]
-
-Compress = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # More rows than this, evenly taken, move an index by less than a hundredth of itself.
 _MAX_ROWS = 20_000
@@ -41,9 +39,7 @@ class Margins(NamedTuple):
     log_excess: Tensor
 
 
-def fit_margins(
-    compress: Compress, x: Tensor, min_index: float, *, affine: bool = True
-) -> Margins:
+def fit_margins(x: Tensor, min_index: float, *, affine: bool = True) -> Margins:
     """Return the most likely margins of x (N, D), each feature by itself.
 
     The likelihood of a value x is that of z ~ N(0, 1), with z = compress((x - m) exp(-s), a)
@@ -54,7 +50,6 @@ def fit_margins(
     tail, and scale and index are sought together, so indices far below 1 are found too.
 
     Args:
-        compress: (u, index) -> (z, log dz/du), elementwise.
         x: data; of more than 20,000 rows as many are taken, evenly.
         min_index: lower bound on a.
         affine: whether m and s are fitted too, or stay 0.
@@ -67,15 +62,14 @@ def fit_margins(
         location, scale = _quartile_location_and_scale(rows)
     else:
         location, scale = torch.zeros_like(rows[0]), torch.ones_like(rows[0])
-    margins = _climb(_Posterior(compress, (rows - location) / scale, min_index, affine))
+    margins = _climb(_Posterior((rows - location) / scale, min_index, affine))
     return Margins(location + scale * margins[:, 0], scale.log() + margins[:, 1], margins[:, 2:].T)
 
 
 class _Posterior:
     """Log-likelihood plus log-prior of p (D, 4): m, s, left and right log(a - min_index)."""
 
-    def __init__(self, compress: Compress, unit: Tensor, min_index: float, affine: bool) -> None:
-        self.compress = compress
+    def __init__(self, unit: Tensor, min_index: float, affine: bool) -> None:
         self.unit = unit
         self.min_index = min_index
         far = math.log(max(_PRIOR_INDEX - min_index, 1.0))
@@ -92,7 +86,7 @@ class _Posterior:
             m, s, left, right = each
             u = (self.unit - m) * (-s).exp()
             index = self.min_index + torch.where(u < 0, left, right).exp()
-            z, log_slope = self.compress(u, index)
+            z, log_slope = compress(u, index)
             log_likelihood = log_slope - s - 0.5 * z.square()
             (scores,) = torch.autograd.grad(log_likelihood.sum(), each)
         scores = scores.permute(2, 1, 0) * self.free  # (D, N, 4)

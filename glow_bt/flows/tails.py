@@ -11,6 +11,7 @@ from glow_bt.errors import FlowError
 from glow_bt.flows.base import Bijection, Context, PerRow, Rows
 from glow_bt.flows.nets import conditioner, soft_bound
 from glow_bt.flows.tail_fit import fit_margins
+from glow_bt.flows.wallace import compress, stretch
 
 __all__ = ["TailLayer"]
 
@@ -19,9 +20,6 @@ _START_INDEX = 30.0
 _LOCATION_BOUND = 0.5
 _LOG_SCALE_BOUND = 1.0
 _LOG_INDEX_BOUND = 0.5
-# Beyond this ratio r, log(1 + r^2) is 2 log(r) to the last bit of either dtype, and r^2 may
-# overflow.
-_FAR = 1e8
 
 
 class TailLayer(Bijection):
@@ -30,10 +28,9 @@ class TailLayer(Bijection):
     a is the left index where u < 0 and the right one elsewhere. A flow of Lipschitz layers on a
     Gaussian base has Gaussian tails (Jaini et al. 2020, arXiv:1907.04481), so the layer nearest
     the data turns power-law tails into Gaussian ones: if z ~ N(0, 1), then P(|u| > v) falls like
-    v^-a (times a root of a logarithm). The map is the normalizing transform of Student's t,
-    t -> z, of Wallace 1959 (Ann. Math. Stat. 30, 1124) without its constant factor. It is the
-    identity around 0 for every index (slope 1, curvature 0), so both sides join smoothly.
-    With w = log(1 + u^2/a):
+    v^-a (times a root of a logarithm). The map is that of `glow_bt.flows.wallace`; around 0 it
+    is the identity for every index (slope 1, curvature 0), so both sides join smoothly. With
+    w = log(1 + u^2/a):
 
         forward    log |dz/dx| = -log(w * a / u^2) / 2 - w - s
         inverse    u = sign(z) * sqrt(a * (exp(z^2/a) - 1)), x = m + u * exp(s)
@@ -127,7 +124,7 @@ class TailLayer(Bijection):
         Raises:
             FlowError: if x has no rows, or values that are not finite.
         """
-        margins = fit_margins(compress, x, self.min_index, affine=self.log_scale is not None)
+        margins = fit_margins(x, self.min_index, affine=self.log_scale is not None)
         if self.location is not None and self.log_scale is not None:
             self.location.copy_(margins.location)
             self.log_scale.copy_(margins.log_scale)
@@ -144,33 +141,3 @@ class TailLayer(Bijection):
             left = left + soft_bound(moves[0], _LOG_INDEX_BOUND)
             right = right + soft_bound(moves[1], _LOG_INDEX_BOUND)
         return m, s, self.min_index + left.exp(), self.min_index + right.exp()
-
-
-def compress(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return z = sign(u) * sqrt(a * log(1 + u^2/a)) and log dz/du, elementwise.
-
-    Exact to rounding for every finite u: with r = |u| / sqrt(a), near = min(r, 1e8) and
-    far = max(r / 1e8, 1), w = log1p(near^2) + 2 log(far), root = sqrt(w / near^2),
-    z = u / far * root and log dz/du = log(far / root) - w.
-    """
-    ratio = u.abs() / index.sqrt()
-    square = ratio.clamp(max=_FAR).square()
-    far = (ratio / _FAR).clamp_min(1.0)
-    log_far = far.log()
-    w = square.log1p() + 2 * log_far
-    # log1p(q) / q tends to 1 at 0, and is 1 to the last bit below eps.
-    eps = torch.finfo(u.dtype).eps
-    root = torch.where(square > eps, w / square.clamp_min(eps), 1.0).sqrt()
-    return u / far * root, log_far - root.log() - w
-
-
-def stretch(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return u = sign(z) * sqrt(a * (exp(z^2/a) - 1)) and log du/dz, elementwise.
-
-    With w = z^2/a and root = sqrt((1 - exp(-w)) / w): u = z * exp(w/2) * root and
-    log du/dz = w/2 - log(root). Only u itself can overflow.
-    """
-    w = z.square() / index
-    eps = torch.finfo(w.dtype).eps
-    root = torch.where(w > eps, -torch.expm1(-w) / w.clamp_min(eps), 1.0).sqrt()
-    return z * torch.exp(0.5 * w) * root, 0.5 * w - root.log()

@@ -10,11 +10,10 @@ from scipy.stats import t as student_t
 from glow_bt.errors import FlowError
 from glow_bt.flows import TailLayer
 from glow_bt.flows.tail_fit import fit_margins
-from glow_bt.flows.tails import compress
 
 
 def fit(x, min_index=0.1, *, affine=True):
-    return fit_margins(compress, torch.as_tensor(x), min_index, affine=affine)
+    return fit_margins(torch.as_tensor(x), min_index, affine=affine)
 
 
 def index_of(margins, min_index=0.1):

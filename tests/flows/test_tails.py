@@ -1,111 +1,23 @@
 import math
 
-import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
-from scipy.stats import norm
 
 from glow_bt.errors import FlowError
 from glow_bt.flows import TailLayer
 
-DTYPES = [torch.float32, torch.float64]
-TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14}
 
-
-def layer_of(left, right=None, dtype=torch.float64):
+def layer_of(left, right=None):
     """Return a layer of one feature with these tail indices."""
-    layer = TailLayer(1).to(dtype).requires_grad_(False)
+    layer = TailLayer(1).double().requires_grad_(False)
     indices = torch.tensor([[left], [left if right is None else right]], dtype=torch.float64)
     layer.log_excess.copy_((indices - layer.min_index).log())
     return layer
 
 
-def exact_index(layer, x):
-    """Return the index that holds on x's side, as the layer's rounding of it is."""
-    return mpmath.mpf(layer.index[int(x >= 0), 0].item())
-
-
-def exact_compress(x, a):
-    """Return z and log dz/dx in 60 digits, from the definition and its derivative."""
-    with mpmath.workdps(60):
-        x = mpmath.mpf(x)
-        w = mpmath.log1p(x * x / a)
-        z = mpmath.sign(x) * mpmath.sqrt(a * w)
-        slope = mpmath.mpf(1) if x == 0 else abs(x) / (mpmath.sqrt(a * w) * (1 + x * x / a))
-        return z, mpmath.log(slope)
-
-
-def exact_stretch(z, a):
-    with mpmath.workdps(60):
-        z = mpmath.mpf(z)
-        x = mpmath.sign(z) * mpmath.sqrt(a * mpmath.expm1(z * z / a))
-        return x, -exact_compress(x, a)[1]
-
-
-def column(values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype).reshape(-1, 1)
-
-
-def agrees(found, expected, relative, absolute=0.0):
-    return abs(found - expected) <= absolute + relative * abs(expected)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("index", [0.3, 1.0, 3.0, 30.0])
-@pytest.mark.parametrize(
-    "size", [0.0, 1e-300, 1e-37, 1e-19, 1e-8, 1e-3, 1.0, 50.0, 1e8, 1e12, 1e20, 1e30, 1e300]
-)
-def test_it_is_exact_from_nothing_to_far_beyond_50_sigma(dtype, index, size):
-    layer = layer_of(index, dtype=dtype)
-    for x in column([size, -size], dtype):
-        if not torch.isfinite(x):
-            continue  # 1e300 in float32
-        z, log_det = layer(x[None])
-        a = exact_index(layer, x.item())
-        expected_z, expected_log_det = exact_compress(x.item(), a)
-        assert agrees(z.item(), expected_z, TOLERANCE[dtype])
-        assert agrees(log_det.item(), expected_log_det, TOLERANCE[dtype], TOLERANCE[dtype])
-
-
-@given(
-    x=st.floats(-1e308, 1e308),
-    left=st.floats(0.11, 200),
-    right=st.floats(0.11, 200),
-)
-@example(x=1e-160, left=1.0, right=1.0)  # its square is a denormal number
-@example(x=-1e-162, left=0.3, right=1.0)
-def test_compressing_agrees_with_60_digits(x, left, right):
-    layer = layer_of(left, right)
-    z, log_det = layer(column([x]))
-    expected_z, expected_log_det = exact_compress(x, exact_index(layer, x))
-    assert agrees(z.item(), expected_z, 1e-13)
-    assert agrees(log_det.item(), expected_log_det, 1e-13, 1e-13)
-
-
-@given(z=st.floats(-10, 10), left=st.floats(0.2, 200), right=st.floats(0.2, 200))
-@example(z=1e-160, left=1.0, right=1.0)
-def test_stretching_agrees_with_60_digits(z, left, right):
-    layer = layer_of(left, right)
-    x, log_det = layer.inverse(column([z]))
-    a = exact_index(layer, z)
-    expected_x, expected_log_det = exact_stretch(z, a)
-    # exp(w) of a large w has w times the relative error of w.
-    relative = 1e-13 * (1 + float(z * z / a))
-    assert agrees(x.item(), expected_x, relative)
-    assert agrees(log_det.item(), expected_log_det, 1e-13, 1e-13)
-
-
-@given(x=st.floats(-1e30, 1e30), left=st.floats(0.3, 200), right=st.floats(0.3, 200))
-def test_everything_comes_back(x, left, right):
-    layer = layer_of(left, right)
-    z, log_det = layer(column([x]))
-    back, inverse_log_det = layer.inverse(z)
-    assert agrees(back.item(), x, 1e-12)
-    assert abs(log_det.item() + inverse_log_det.item()) < 1e-12 * (1 + abs(log_det.item()))
-    assert z.item() * x >= 0
+def column(values):
+    return torch.tensor(values, dtype=torch.float64).reshape(-1, 1)
 
 
 def test_the_slope_at_0_is_1_for_every_index_and_the_sides_join_smoothly():
@@ -115,29 +27,6 @@ def test_the_slope_at_0_is_1_for_every_index_and_the_sides_join_smoothly():
         assert log_det[1] == 0
         slopes = z[:, 0].diff() / step
         torch.testing.assert_close(slopes, torch.ones(2).double(), rtol=0, atol=1e-7)
-
-
-def test_it_increases_everywhere():
-    far = torch.logspace(2, 30, 500, dtype=torch.float64)
-    x = torch.cat([-far.flip(0), torch.linspace(-99, 99, 4001).double(), far])[:, None]
-    z, log_det = layer_of(0.5, 5.0)(x)
-    assert (z.diff(dim=0) > 0).all()
-    assert torch.isfinite(log_det).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("index", [0.3, 30.0])
-def test_gradients_are_finite_where_numbers_are_tiny_or_huge(dtype, index):
-    layer = layer_of(index, dtype=dtype).requires_grad_(True)
-    x = column([0.0, 1e-30, 1e-19, -1e-12, 1e-5, 50.0, -1e8, 1e12, -1e30], dtype)
-    x.requires_grad_()
-    z, log_det = layer(x)
-    gradients = torch.autograd.grad(log_det.sum() + z.sum(), [x, *layer.parameters()])
-    assert all(torch.isfinite(g).all() for g in gradients)
-    latents = column([0.0, 1e-30, 1e-19, -1e-12, 1e-5, 4.0, -6.0], dtype).requires_grad_()
-    x, log_det = layer.inverse(latents)
-    gradients = torch.autograd.grad(log_det.sum() + x.sum(), [latents, *layer.parameters()])
-    assert all(torch.isfinite(g).all() for g in gradients)
 
 
 def affine_layer(context_features=0):
@@ -230,15 +119,6 @@ def test_an_untrained_layer_keeps_what_it_fitted():
     layer.fit(torch.randn(500, 2))
     assert not [p for p in layer.parameters() if p.requires_grad]
     assert layer.location.abs().max() > 0
-
-
-@pytest.mark.parametrize("index", [0.5, 2.0, 4.0])
-def test_a_normal_latent_gives_a_tail_of_that_index(index):
-    u = np.array([1e6, 1e8])
-    z = layer_of(index)(column(u))[0].numpy()[:, 0]
-    slope = np.diff(norm.logsf(z)) / np.diff(np.log(u))
-    # The root of a logarithm, beside the power, adds 1 / (2 log u).
-    assert slope[0] == pytest.approx(-index - 0.5 / np.log(1e7), abs=0.01)
 
 
 def test_hills_estimator_finds_the_index_of_each_side_in_samples():
