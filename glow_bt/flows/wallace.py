@@ -21,9 +21,9 @@ _FAR = 1e8
 def compress(t: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Return z = sign(t) * sqrt(a * log(1 + t^2/a)) and log dz/dt, elementwise.
 
-    Exact to rounding up to a hundredth of the type's largest number: with r = |t| / sqrt(a), near = min(r, 1e8) and
-    far = max(r / 1e8, 1), w = log1p(near^2) + 2 log(far), root = sqrt(w / near^2),
-    z = t / far * root and log dz/dt = log(far / root) - w.
+    Exact to rounding up to a hundredth of the type's largest number: with r = |t| / sqrt(a),
+    near = min(r, 1e8) and far = max(r / 1e8, 1), w = log1p(near^2) + 2 log(far),
+    root = sqrt(w / near^2), z = t / far * root and log dz/dt = log(far / root) - w.
     """
     ratio = t.abs() / index.sqrt()
     square = ratio.clamp(max=_FAR).square()
