@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
-from glow_bt.flows.base import Context, Flow, PerRow, Rows
+from glow_bt.flows.base import Context, PerRow, Rows
 from glow_bt.flows.conv1x1 import InvertibleConv1x1
 from glow_bt.flows.coupling import COUPLINGS, ConditionalAffine
 from glow_bt.flows.level import MIXINGS, NORMS, GlowLevel
 from glow_bt.flows.priors import make_prior
+from glow_bt.flows.quantiles import IncreasingFlow
 from glow_bt.flows.split import Split
 from glow_bt.flows.tails import TailLayer
 
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Glow"]
 
 
-class Glow(Flow):
+class Glow(IncreasingFlow):
     """GLOW, Kingma & Dhariwal 2018 (arXiv:1807.03039), on vectors of any width.
 
     Level by level, num_steps steps of (ActNorm, 1x1 convolution, coupling), then a split that
     sends half of the features out as latents, standardised by a prior learned from the other
     half. Latents come back as one row, first level first, on one scale: N(0, I) under the model
-    when base is "normal".
+    when base is "normal". A context enters the tail layer, every coupling and every prior. With
+    one feature the map is increasing, so that quantiles given a context are exact.
 
     Args:
         num_features: D, width of a row; any width from 1.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
+from scipy import special
 from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
@@ -14,7 +17,12 @@ from glow_bt.flows.base import PerRow, Rows
 
 __all__ = ["GaussianMixturePrior", "NormalPrior", "Prior", "StudentTPrior", "make_prior"]
 
+Floats = npt.NDArray[np.float64]
+
 _LOG_2PI = math.log(2 * math.pi)
+# Halvings of an interval until its ends are neighbours in float64.
+_HALVINGS = 80
+_POWER_LAW_BELOW = 1e-100
 
 
 class Prior(nn.Module, ABC):
@@ -43,6 +51,14 @@ class Prior(nn.Module, ABC):
     ) -> Rows:
         """Draw (n, D), with the spread multiplied by temperature."""
 
+    @abstractmethod
+    def cdf(self, z: Float[Tensor, "n 1"]) -> PerRow:
+        """Return P(Z <= z) of latents of width 1, shape (N,)."""
+
+    @abstractmethod
+    def quantile(self, p: Floats) -> Floats:
+        """Return the p-quantiles of a latent of width 1, in float64, shape as p."""
+
     def _normal(self, n: int, generator: torch.Generator | None) -> Tensor:
         like = self._like
         return torch.randn(
@@ -62,6 +78,16 @@ class NormalPrior(Prior):
     ) -> Rows:
         """Draw from N(0, temperature^2 I)."""
         return self._normal(n, generator) * temperature
+
+    def cdf(self, z: Float[Tensor, "n 1"]) -> PerRow:
+        """Return Phi(z)."""
+        below: Tensor = torch.special.ndtr(z[:, 0])
+        return below
+
+    def quantile(self, p: Floats) -> Floats:
+        """Return the inverse of Phi."""
+        z: Floats = special.ndtri(p)
+        return z
 
 
 class StudentTPrior(Prior):
@@ -86,6 +112,23 @@ class StudentTPrior(Prior):
         df = self.log_df.exp().detach().expand(n, -1)
         chi2 = 2 * torch._standard_gamma(0.5 * df, generator=generator)
         return self._normal(n, generator) * (df / chi2).sqrt() * temperature
+
+    def cdf(self, z: Float[Tensor, "n 1"]) -> PerRow:
+        """Return the distribution function of t."""
+        below = special.stdtr(self._df(), z[:, 0].detach().double().numpy())
+        return torch.as_tensor(below, dtype=z.dtype)
+
+    def quantile(self, p: Floats) -> Floats:
+        """Return the inverse of the distribution function of t.
+
+        Below 1e-100, where scipy's soon overflows, the tail is a power law.
+        """
+        df = self._df()
+        near: Floats = special.stdtrit(df, np.maximum(p, _POWER_LAW_BELOW))
+        return near * (_POWER_LAW_BELOW / np.minimum(p, _POWER_LAW_BELOW)) ** (1 / df)
+
+    def _df(self) -> float:
+        return float(self.log_df.detach().double().exp())
 
 
 class GaussianMixturePrior(Prior):
@@ -119,6 +162,27 @@ class GaussianMixturePrior(Prior):
         component = torch.multinomial(weights, n, replacement=True, generator=generator)
         spread = self.log_scales.detach().exp()[component] * temperature
         return self.means.detach()[component] + self._normal(n, generator) * spread
+
+    def cdf(self, z: Float[Tensor, "n 1"]) -> PerRow:
+        """Return sum_k w_k Phi((z - m_k) / s_k)."""
+        below = torch.special.ndtr((z - self.means.T) * (-self.log_scales.T).exp())
+        return below @ self.logits.softmax(dim=0)
+
+    @torch.no_grad()
+    def quantile(self, p: Floats) -> Floats:
+        """Bisect between the least and the greatest of the components' quantiles."""
+        weights, means, scales = (
+            t.double().numpy()
+            for t in (self.logits.softmax(dim=0), self.means[:, 0], self.log_scales[:, 0].exp())
+        )
+        ends = means + scales * special.ndtri(np.asarray(p))[..., None]
+        low, high = ends.min(axis=-1), ends.max(axis=-1)
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            below = special.ndtr((middle[..., None] - means) / scales) @ weights
+            low, high = np.where(below < p, middle, low), np.where(below < p, high, middle)
+        quantiles: Floats = 0.5 * (low + high)
+        return quantiles
 
     def _joint(self, z: Tensor) -> Tensor:
         standard = (z[:, None, :] - self.means) * (-self.log_scales).exp()

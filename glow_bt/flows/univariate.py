@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
-from glow_bt.flows.base import Context, Flow, PerRow, Rows
+from glow_bt.flows.base import Context, PerRow, Rows
 from glow_bt.flows.nets import conditioner, soft_bound
 from glow_bt.flows.priors import NormalPrior
+from glow_bt.flows.quantiles import IncreasingFlow, check_level
 from glow_bt.flows.tails import TailLayer
 
 __all__ = ["UnivariateFlow"]
@@ -28,7 +29,7 @@ _ES_DEPTH = 30.0
 _ES_NODES = 200
 
 
-class UnivariateFlow(Flow):
+class UnivariateFlow(IncreasingFlow):
     """p(y | c) for one-dimensional y: a conditional affine layer over a tail layer.
 
     Towards the latent: u = (y - m) * exp(-s(c)), z = tail(u), z ~ N(0, 1). The log-scale s is a
@@ -96,14 +97,6 @@ class UnivariateFlow(Flow):
         return self.location + self.scale(context) * self.standard_quantile(p)
 
     @torch.no_grad()
-    def cdf(self, x: Rows, context: Context | None = None) -> PerRow:
-        """Return P(Y <= x | context), shape (N,); exact."""
-        self.check_rows(x, context)
-        z, _ = self.forward(x, context)
-        below: Tensor = torch.special.ndtr(z[:, 0])
-        return below
-
-    @torch.no_grad()
     def expected_shortfall(self, p: float, context: Context | None = None) -> PerRow:
         """Return E[Y | Y <= p-quantile, context], shape (N,).
 
@@ -121,7 +114,7 @@ class UnivariateFlow(Flow):
 
     def standard_quantile(self, p: float) -> float:
         """Return the p-quantile of u, which every context shares."""
-        _check_level(p)
+        check_level(p)
         u, _ = self._tails64().inverse(_normal_quantile(p).reshape(1, 1))
         return float(u)
 
@@ -132,7 +125,7 @@ class UnivariateFlow(Flow):
         p-quantile of the latent, by Gauss-Legendre quadrature (200 nodes). An interval that
         holds 0, where left and right tail meet, is cut there.
         """
-        _check_level(p)
+        check_level(p)
         upper = float(_normal_quantile(p))
         turn = min(upper, 0.0)
         tails = self._tails64()
@@ -162,8 +155,3 @@ def _latent_integral(tails: TailLayer, low: float, high: float) -> float:
 def _normal_quantile(p: float) -> Tensor:
     z: Tensor = torch.special.ndtri(torch.tensor(p, dtype=torch.float64))
     return z
-
-
-def _check_level(p: float) -> None:
-    if not 0 < p < 1:
-        raise FlowError(f"expected a probability inside (0, 1), found {p}")

@@ -139,3 +139,27 @@ def test_an_unknown_prior_is_refused():
         make_prior("cauchy", 2, 4)
     with pytest.raises(FlowError, match="at least 1 mixture component, found 0"):
         make_prior("mixture", 2, 0)
+
+
+def one_feature_priors():
+    mixture = GaussianMixturePrior(1, num_components=3).double().requires_grad_(False)
+    mixture.means.copy_(torch.tensor([[-3.0], [0.0], [4.0]]))
+    mixture.log_scales.copy_(torch.tensor([[-2.0], [0.5], [1.0]]))
+    return [NormalPrior(1).double(), student_prior(1.1), student_prior(30.0), mixture]
+
+
+@pytest.mark.parametrize("prior", one_feature_priors(), ids=lambda prior: type(prior).__name__)
+def test_cdf_and_quantile_are_those_of_the_density(prior):
+    p = np.array([1e-12, 1e-3, 0.2, 0.5, 0.7, 0.999])
+    z = prior.quantile(p)
+    np.testing.assert_allclose(prior.cdf(torch.tensor(z)[:, None]), p, rtol=1e-8)
+    grid = torch.linspace(z[1], z[4], 200_001, dtype=torch.float64)[:, None]
+    mass = torch.trapezoid(prior.log_prob(grid).exp(), grid[:, 0])
+    assert mass.item() == pytest.approx(0.7 - 1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("degrees", [0.5, 1.1, 6.5])
+def test_far_quantiles_of_students_t_follow_its_power_law(degrees):
+    prior = student_prior(degrees)
+    near, far = prior.quantile(np.array([1e-90, 1e-110]))
+    assert far / near == pytest.approx(10 ** (20 / degrees), rel=1e-10)
