@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)
 # Halvings of an interval until its ends are neighbours in float64.
 _HALVINGS = 80
-_POWER_LAW_BELOW = 1e-100
+_POWER_LAW_BELOW = 1e-60
 
 
 class Prior(nn.Module, ABC):
@@ -121,7 +121,7 @@ class StudentTPrior(Prior):
     def quantile(self, p: Floats) -> Floats:
         """Return the inverse of the distribution function of t.
 
-        Below 1e-100, where scipy's soon overflows, the tail is a power law.
+        Below 1e-60, where scipy's soon overflows, the tail is a power law.
         """
         df = self._df()
         near: Floats = special.stdtrit(df, np.maximum(p, _POWER_LAW_BELOW))
@@ -166,7 +166,8 @@ class GaussianMixturePrior(Prior):
     def cdf(self, z: Float[Tensor, "n 1"]) -> PerRow:
         """Return sum_k w_k Phi((z - m_k) / s_k)."""
         below = torch.special.ndtr((z - self.means.T) * (-self.log_scales.T).exp())
-        return below @ self.logits.softmax(dim=0)
+        mixed: Tensor = below @ self.logits.softmax(dim=0)
+        return mixed
 
     @torch.no_grad()
     def quantile(self, p: Floats) -> Floats:

