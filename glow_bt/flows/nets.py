@@ -79,21 +79,20 @@ class StackedNet(nn.Module):
         super().__init__()
         self.in_features = in_features
         widths = [in_features, hidden_dim, hidden_dim, out_features] if in_features else []
-        self.net = nn.ModuleList(
-            _StackedLinear(num_nets, *pair) for pair in itertools.pairwise(widths)
-        )
+        layers = [_StackedLinear(num_nets, *pair) for pair in itertools.pairwise(widths)]
+        self.net = nn.ModuleList(layers)
         if in_features == 0:
             self.constant = nn.Parameter(torch.zeros(num_nets, out_features))
         else:
-            nn.init.zeros_(self.net[-1].weight)
-            nn.init.zeros_(self.net[-1].bias)
+            nn.init.zeros_(layers[-1].weight)
+            nn.init.zeros_(layers[-1].bias)
 
     def unbind(self) -> list[tuple[Tensor, ...]]:
         """Return the parameters of each network, for `apply_one`."""
         if self.in_features == 0:
             return [(constant,) for constant in self.constant.unbind()]
-        stacks = [stack for layer in self.net for stack in (layer.weight, layer.bias)]
-        return list(zip(*(stack.unbind() for stack in stacks), strict=True))
+        stacks = [stack.unbind() for stack in self.net.parameters()]
+        return list(zip(*stacks, strict=True))
 
     @staticmethod
     def apply_one(parameters: tuple[Tensor, ...], condition: Tensor) -> Tensor:

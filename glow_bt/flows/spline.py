@@ -82,7 +82,7 @@ def _log_slope(
 
 def _knots(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return abscissas, ordinates and slopes of the knots, (..., NUM_BINS + 1) each."""
-    widths, heights, inner = raw.split([NUM_BINS, NUM_BINS, NUM_BINS - 1], dim=-1)
+    widths, heights, inner = torch.split(raw, [NUM_BINS, NUM_BINS, NUM_BINS - 1], dim=-1)
     slopes = _MIN_SLOPE + softplus(inner + _UNIT_SLOPE)
     one = torch.ones_like(slopes[..., :1])
     return _cumulate(widths), _cumulate(heights), torch.cat([one, slopes, one], dim=-1)

@@ -54,7 +54,7 @@ def stacked_network(condition, state, name, step):
 def mixing_matrix(state, name, step, width):
     if f"{name}.permutation" not in state:
         return np.eye(width)[::-1] if width > 1 else np.eye(1)
-    diagonal = state[f"{name}.sign"][step] * np.exp(state[f"{name}.log_s"][step])
+    diagonal = np.exp(state[f"{name}.log_s"][step])
     lower = np.tril(state[f"{name}.lower"][step], -1) + np.eye(width)
     upper = np.triu(state[f"{name}.upper"][step], 1) + np.diag(diagonal)
     return state[f"{name}.permutation"][step] @ lower @ upper
