@@ -41,10 +41,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def mean_and_spread(values: list[float], digits: int = 3) -> str:
     """Return "mean ± standard deviation" over seeds; a word where a value is not finite."""
-    if not all(math.isfinite(v) for v in values):
-        return f"diverges ({sum(not math.isfinite(v) for v in values)} of {len(values)})"
+    failed = sum(not math.isfinite(value) for value in values)
+    if failed:
+        return f"diverges ({failed} of {len(values)})"
+    mean = statistics.fmean(values)
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.{digits}f} ± {spread:.{digits}f}"
+    form = f".{digits}f" if abs(mean) < 1000 else ".1e"
+    return f"{mean:{form}} ± {spread:{form}}"
 
 
 def write_report(name: str, report: Report, seconds: float) -> str:
