@@ -27,6 +27,7 @@ HOMES = {
     "backtrader": ("glow_bt.bt", "glow_bt.evaluation", "strategies"),
     "ccxt": ("datafeeds.bybit_client",),
     "quantstats": ("glow_bt.evaluation.tearsheet",),
+    "zuko": ("glow_bt.flows.zuko_flows",),
     "matplotlib": (
         "glow_bt.evaluation.canvas",
         "glow_bt.evaluation.flow_pictures",

@@ -10,6 +10,7 @@ from glow_bt.flows.families import (
     make_flow,
     tails_of,
 )
+from glow_bt.flows.flow_matching import FlowMatching
 from glow_bt.flows.glow import Glow
 from glow_bt.flows.level import GlowLevel
 from glow_bt.flows.norms import ActNorm, BatchNorm
@@ -17,15 +18,21 @@ from glow_bt.flows.priors import GaussianMixturePrior, NormalPrior, Prior, Stude
 from glow_bt.flows.split import Split
 from glow_bt.flows.tails import TailLayer
 from glow_bt.flows.univariate import UnivariateFlow
+from glow_bt.flows.zuko_flows import CNF, IAF, MAF, NSF
 
 __all__ = [
+    "CNF",
     "FAMILIES",
+    "IAF",
+    "MAF",
+    "NSF",
     "ActNorm",
     "BatchNorm",
     "Bijection",
     "Chain",
     "ConditionalAffine",
     "Flow",
+    "FlowMatching",
     "GaussianMixturePrior",
     "Glow",
     "GlowLevel",

@@ -7,7 +7,7 @@ registry in tests/contracts/registry.py, which puts it through every law.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -108,6 +108,8 @@ class Flow(Bijection):
     """
 
     prior: Prior
+    # What `objective` is: "nll" for the negative log-likelihood, "loss" for anything else.
+    objective_name: ClassVar[str] = "nll"
 
     def log_prob(self, x: Rows, context: Context | None = None) -> PerRow:
         """Return the log-density of each row in nats, shape (N,).

@@ -9,8 +9,10 @@ from typing import Any, Protocol, cast
 
 from glow_bt.errors import FlowError
 from glow_bt.flows.base import Flow
+from glow_bt.flows.flow_matching import FlowMatching
 from glow_bt.flows.glow import Glow
 from glow_bt.flows.tails import TailLayer
+from glow_bt.flows.zuko_flows import CNF, IAF, MAF, NSF
 
 __all__ = ["FAMILIES", "describe_flow", "family_settings", "make_flow", "tails_of"]
 
@@ -38,6 +40,11 @@ _REGISTRY: dict[str, _Family] = {
     # Dinh et al. 2017 (arXiv:1605.08803) and Dinh et al. 2015 (arXiv:1410.8516)
     "realnvp": _Family(Glow, {"coupling": "affine", "permutation": "reverse"}),
     "nice": _Family(Glow, {"coupling": "additive", "permutation": "reverse"}),
+    "maf": _Family(MAF),
+    "iaf": _Family(IAF),
+    "nsf": _Family(NSF),
+    "cnf": _Family(CNF),
+    "flow_matching": _Family(FlowMatching),
 }
 FAMILIES = tuple(_REGISTRY)
 
@@ -99,5 +106,5 @@ def tails_of(flow: Flow) -> TailLayer | None:
 def _named(family: str) -> _Family:
     try:
         return _REGISTRY[family]
-    except (KeyError, TypeError):
+    except KeyError:
         raise FlowError(f"expected a flow among {', '.join(FAMILIES)}, found {family!r}") from None

@@ -120,7 +120,7 @@ def fit_flow(
     result = fit.result
     if not result.best_epoch:
         raise TrainingError(
-            f"expected a finite validation {fit.objective.upper()} in some epoch, found none in "
+            f"expected a finite validation {flow.objective_name} in some epoch, found none in "
             f"{len(result.epochs)} epochs ({result.skipped_steps} steps skipped); lower the "
             "learning rate and look for extreme values in the bars"
         )
@@ -168,7 +168,6 @@ class _Fit:
             threshold_mode="abs",
         )
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.objective = "nll" if type(flow).objective is Flow.objective else "loss"
         self.result = FitResult()
         self.best: dict[str, Tensor] = {}
 
@@ -191,7 +190,7 @@ class _Fit:
         # The same draws after every epoch, so that epochs can be compared.
         validation_loss = mean_loss(self.flow, self.validation, self.config.seed)
         number = len(self.result.epochs) + 1
-        epoch = Epoch(number, train_loss, validation_loss, rate, skipped, self.objective)
+        epoch = Epoch(number, train_loss, validation_loss, rate, skipped, self.flow.objective_name)
         self.scheduler.step(validation_loss)
         # Without a step (the training loss is NaN) the weights have learnt nothing.
         usable = math.isfinite(train_loss) and math.isfinite(validation_loss)

@@ -20,6 +20,7 @@ from tests.contracts.registry import (
     draw_rows,
     first_context,
     fitted,
+    tolerance,
 )
 
 FRESH = {name: build(name) for name in NAMES}
@@ -79,13 +80,14 @@ def test_log_det_is_that_of_the_jacobian_of_each_row(name):
     x[-1] *= 10  # one row far out
     z, log_det = flow(x, context)
     back, inverse_log_det = flow.inverse(z, context)
-    torch.testing.assert_close(back, x, rtol=0, atol=1e-9)
+    allowed = tolerance(name)
+    torch.testing.assert_close(back, x, rtol=0, atol=allowed.round_trip)
     for i in range(len(x)):
         c = row_of(context, i)
         _, expected = torch.linalg.slogdet(jacobian_of_row(flow, x[i], c))
-        assert abs(log_det[i] - expected) < 1e-8
+        assert abs(log_det[i] - expected) < allowed.log_det
         _, expected = torch.linalg.slogdet(jacobian_of_row(flow.inverse, z[i], c))
-        assert abs(inverse_log_det[i] - expected) < 1e-8
+        assert abs(inverse_log_det[i] - expected) < allowed.log_det
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,16 +115,15 @@ def test_a_row_has_the_same_density_in_any_company(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-3)], ids=str
-)
-def test_rows_at_10_sigma_come_back(name, dtype, tolerance):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_rows_at_10_sigma_come_back(name, dtype):
     flow = fitted(name, dtype)
+    allowed = tolerance(name).far_round_trip if dtype is torch.float64 else 1e-3
     x, context = far_rows(flow, dtype)
     z, log_det = flow(x, context)
     back, inverse_log_det = flow.inverse(z, context)
-    assert (back - x).abs().max() < tolerance
-    assert (log_det + inverse_log_det).abs().max() < tolerance
+    assert (back - x).abs().max() < allowed
+    assert (log_det + inverse_log_det).abs().max() < allowed
     assert torch.isfinite(flow.log_prob(x, context)).all()
 
 
@@ -235,8 +236,7 @@ def grid_density(flow, half_width, count):
 def test_the_density_of_one_feature_integrates_to_1_and_is_that_of_the_samples(name):
     flow = fitted(name)
     edges, mass = grid_density(flow, half_width=30, count=30_001)
-    # A spline's density has kinks at its knots, where the midpoint rule loses its last digits.
-    assert abs(mass.sum() - 1) < 1e-6
+    assert abs(mass.sum() - 1) < tolerance(name).integral
     draws = flow.sample(10_000, first_context(flow), generator=torch.Generator().manual_seed(7))
     levels = np.interp(np.sort(draws[:, 0]), edges, np.append(0, mass.cumsum()))
     uniform = (np.arange(10_000) + 0.5) / 10_000
