@@ -1,0 +1,7 @@
+"""Trained flows for use without torch: frozen arrays and one kernel compiled by numba."""
+
+from glow_bt.fused.flow import FusedFlow
+from glow_bt.fused.parts import GlowParts
+from glow_bt.fused.univariate import FusedUnivariate
+
+__all__ = ["FusedFlow", "FusedUnivariate", "GlowParts"]
