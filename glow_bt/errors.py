@@ -89,6 +89,12 @@ class ResultsError(GlowError):
 class MissingExtraError(GlowError, ImportError):
     """An optional library is needed and not installed."""
 
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {library}, found it not installed; "
+            f"pip install 'glow-bt[{extra}]'"
+        )
+
 
 class FeedError(GlowError):
     """The exchange's answer cannot be used."""

@@ -2,11 +2,23 @@
 
 import functools
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pandas as pd
+import pytest
 from arch.data import sp500
 
+from glow_bt.flows import FAMILIES
 from glow_bt.training import TrainConfig, train
+
+ZUKO_FAMILIES = ("maf", "iaf", "nsf", "cnf")
+needs_zuko = pytest.mark.skipif(
+    find_spec("zuko") is None, reason="needs zuko: pip install 'glow-bt[flows]'"
+)
+# Every family of flows by name, as parameters of a test.
+EACH_FAMILY = [
+    pytest.param(name, marks=[needs_zuko] if name in ZUKO_FAMILIES else []) for name in FAMILIES
+]
 
 # 359 states to train on, 78 to validate on and 78 to test on, with a purge of 62 before each.
 SMALL_BARS = 700

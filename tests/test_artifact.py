@@ -277,7 +277,7 @@ def test_an_edited_manifest_is_refused(folder):
 
 def test_tensors_of_another_model_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
-    tensors["state_flow.levels.0.layers.0.bias"] += 1e-9
+    tensors["state_flow.levels.0.norm.bias"] += 1e-9
     save_file(tensors, folder / "model.safetensors")
     refused(folder, "has the hash of, found another or a damaged one")
 
@@ -313,7 +313,7 @@ def test_a_moved_scale_or_threshold_passes_no_hash(folder):
 @pytest.mark.parametrize(
     "name",
     [
-        "state_flow.levels.0.layers.1.lower",
+        "state_flow.levels.0.mixing.lower",
         "return_flow.net.1.weight",
         "direction.coefficients",
         "regimes.means",
@@ -367,7 +367,7 @@ def test_swapped_tensors_are_found_though_the_hashes_are_right(saved, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "state_flow.levels.0.layers.2.affine.net.1.weight",
+        "state_flow.levels.0.nets.net.1.weight",
         "state_flow.tails.log_excess",
         "return_flow.location",
         "return_flow.tails.log_excess",
@@ -386,7 +386,7 @@ def test_moved_weights_are_found_though_the_hashes_are_right(folder, name):
 
 
 def test_an_untrained_layer_is_found_though_the_hashes_are_right(folder):
-    name = "state_flow.levels.0.layers.0.initialized"
+    name = "state_flow.levels.0.norm.initialized"
     rewrite(folder, change_tensors=lambda tensors: tensors[name].fill_(False))
     refused(folder, "FlowError: expected an ActNorm that has seen a training batch")
 

@@ -6,6 +6,7 @@ from glow_bt.flows.coupling import ConditionalAffine
 from glow_bt.flows.families import (
     FAMILIES,
     describe_flow,
+    family_libraries,
     family_settings,
     make_flow,
     tails_of,
@@ -45,6 +46,7 @@ __all__ = [
     "TailLayer",
     "UnivariateFlow",
     "describe_flow",
+    "family_libraries",
     "family_settings",
     "make_flow",
     "tails_of",

@@ -5,24 +5,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Protocol, cast
 
-from glow_bt.errors import FlowError
+from glow_bt.errors import FlowError, MissingExtraError
 from glow_bt.flows.base import Flow
 from glow_bt.flows.flow_matching import FlowMatching
 from glow_bt.flows.glow import Glow
 from glow_bt.flows.tails import TailLayer
 from glow_bt.flows.zuko_flows import CNF, IAF, MAF, NSF
 
-__all__ = ["FAMILIES", "describe_flow", "family_settings", "make_flow", "tails_of"]
+__all__ = [
+    "FAMILIES",
+    "describe_flow",
+    "family_libraries",
+    "family_settings",
+    "make_flow",
+    "tails_of",
+]
 
 
 @dataclass(frozen=True)
 class _Family:
-    """The class behind a name, and those of its arguments that the name fixes."""
+    """The class behind a name, those of its arguments that the name fixes, and what it needs."""
 
     kind: type[Flow]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    library: str | None = None
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -40,10 +49,10 @@ _REGISTRY: dict[str, _Family] = {
     # Dinh et al. 2017 (arXiv:1605.08803) and Dinh et al. 2015 (arXiv:1410.8516)
     "realnvp": _Family(Glow, {"coupling": "affine", "permutation": "reverse"}),
     "nice": _Family(Glow, {"coupling": "additive", "permutation": "reverse"}),
-    "maf": _Family(MAF),
-    "iaf": _Family(IAF),
-    "nsf": _Family(NSF),
-    "cnf": _Family(CNF),
+    "maf": _Family(MAF, library="zuko"),
+    "iaf": _Family(IAF, library="zuko"),
+    "nsf": _Family(NSF, library="zuko"),
+    "cnf": _Family(CNF, library="zuko"),
     "flow_matching": _Family(FlowMatching),
 }
 FAMILIES = tuple(_REGISTRY)
@@ -56,6 +65,21 @@ def family_settings(family: str) -> tuple[str, ...]:
         FlowError: if there is no such family.
     """
     return _named(family).settings
+
+
+def family_libraries(family: str) -> tuple[str, ...]:
+    """Return the optional packages that a family needs, all of them installed.
+
+    Raises:
+        FlowError: if there is no such family.
+        MissingExtraError: if one is not installed.
+    """
+    library = _named(family).library
+    if library is None:
+        return ()
+    if find_spec(library) is None:
+        raise MissingExtraError(library, "flows", f"flow {family!r}")
+    return (library,)
 
 
 def make_flow(family: str, num_features: int, context_features: int = 0, **settings: Any) -> Flow:  # noqa: ANN401

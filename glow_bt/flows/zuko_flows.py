@@ -306,9 +306,6 @@ def _zuko() -> ModuleType:
     try:
         import zuko
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "expected the package zuko, which has this family of flows, found it not installed; "
-            "pip install 'glow-bt[flows]'"
-        ) from error
+        raise MissingExtraError("zuko", "flows", "this family of flows") from error
     module: ModuleType = zuko
     return module

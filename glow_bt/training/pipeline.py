@@ -21,7 +21,7 @@ from glow_bt.artifact import Artifact, TrainingRecord
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ConfigError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec, Scaler
-from glow_bt.flows import Flow, GaussianMixturePrior, Glow
+from glow_bt.flows import Flow, GaussianMixturePrior, Glow, family_libraries
 from glow_bt.folds import Fold
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.ohlcv import bar_interval, bars_sha256, validate_bars
@@ -77,9 +77,11 @@ def train(
         ConfigError: if the dates or the purge cannot work, or `previous` has other features or
             another number of regimes.
         FeatureError: if a feature is constant in the training block.
+        MissingExtraError: if the family of the state flow needs a package that is not installed.
         TrainingError: if no epoch gave a finite likelihood.
     """
     config = config or TrainConfig()
+    family_libraries(config.flow)  # refuses before any work
     spec = spec or DEFAULT_SPEC
     _check_previous(previous, config, spec)
     bars = validate_bars(bars)
@@ -214,7 +216,7 @@ def _record(
         config=config.to_dict(),
         metrics=metrics,
         history=history,
-        versions=_versions(),
+        versions=_versions(config.flow),
     )
 
 
@@ -244,13 +246,13 @@ def _checkpoint_maker(
     settings: dict[str, Any] = {
         "config": config.to_dict(),
         "spec": spec.to_dict(),
-        "versions": _versions(),
+        "versions": _versions(config.flow),
         "bars": bars_sha256(bars),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return lambda name: Checkpoint(Path(folder) / f"{name}.checkpoint.safetensors", key)
 
 
-def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in _LIBRARIES}
+def _versions(family: str) -> dict[str, str]:
+    found = {name: version(name) for name in (*_LIBRARIES, *family_libraries(family))}
     return {"glow_bt": glow_bt.__version__, "python": platform.python_version(), **found}

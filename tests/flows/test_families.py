@@ -3,7 +3,6 @@ import torch
 
 from glow_bt.errors import FlowError
 from glow_bt.flows import (
-    FAMILIES,
     Glow,
     TailLayer,
     UnivariateFlow,
@@ -12,11 +11,12 @@ from glow_bt.flows import (
     make_flow,
     tails_of,
 )
+from tests.models import EACH_FAMILY
 
 SMALL = {"hidden_dim": 8}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 @pytest.mark.parametrize("contexts", [0, 2])
 def test_what_is_described_can_be_built_again(family, contexts):
     flow = make_flow(family, 5, contexts, **SMALL)
@@ -27,7 +27,7 @@ def test_what_is_described_can_be_built_again(family, contexts):
     assert describe_flow(flow)["hidden_dim"] == 8
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_every_setting_that_a_family_declares_is_taken(family):
     described = describe_flow(make_flow(family, 4, **SMALL))
     kept = {name: described[name] for name in family_settings(family)}
@@ -35,7 +35,7 @@ def test_every_setting_that_a_family_declares_is_taken(family):
     assert "num_features" not in kept
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_settings_that_a_family_has_not_are_refused(family):
     with pytest.raises(FlowError, match=rf"settings of flow '{family}' among .*found kernel"):
         make_flow(family, 4, kernel=3)
@@ -44,9 +44,7 @@ def test_settings_that_a_family_has_not_are_refused(family):
 @pytest.mark.parametrize(
     ("family", "setting"),
     [
-        ("maf", "num_levels"),
-        ("nsf", "coupling"),
-        ("cnf", "num_steps"),
+        *(("maf", "num_levels"), ("nsf", "coupling"), ("cnf", "num_steps")),
         ("flow_matching", "base"),
         ("nice", "coupling"),
         ("realnvp", "permutation"),
@@ -81,13 +79,13 @@ def test_a_flow_of_no_family_cannot_be_described():
         describe_flow(UnivariateFlow(0))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_tails_are_a_setting_of_every_family(family):
     assert isinstance(tails_of(make_flow(family, 3, **SMALL)), TailLayer)
     assert tails_of(make_flow(family, 3, tails=False, **SMALL)) is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH_FAMILY)
 def test_training_of_any_family_brings_its_objective_down(family):
     torch.manual_seed(0)
     flow = make_flow(family, 3, tails=False, **SMALL)

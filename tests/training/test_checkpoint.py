@@ -116,21 +116,30 @@ def kill(flow, epoch, max_epochs, num_features):
     if flow == sys.argv[1] and epoch.number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train(sp500_bars(0, SMALL_BARS), small_config(seed=5), progress=kill, checkpoint_dir=sys.argv[2])
+train(
+    sp500_bars(0, SMALL_BARS),
+    small_config(seed=5, flow=sys.argv[3], num_levels=None, num_steps=None),
+    progress=kill,
+    checkpoint_dir=sys.argv[2],
+)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flow", ["state", "return"])
-def test_a_killed_training_goes_on_to_the_same_model(tmp_path, flow):
-    killed = subprocess.run([sys.executable, "-c", KILLED, flow, str(tmp_path)], cwd=ROOT)
+@pytest.mark.parametrize(
+    ("flow", "family"), [("state", "glow"), ("return", "glow"), ("state", "flow_matching")]
+)
+def test_a_killed_training_goes_on_to_the_same_model(tmp_path, flow, family):
+    command = [sys.executable, "-c", KILLED, flow, str(tmp_path), family]
+    killed = subprocess.run(command, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     resumed_epochs = []
 
     def note(name, epoch, max_epochs, num_features):
         resumed_epochs.append((name, epoch.number))
 
-    bars, config = sp500_bars(0, SMALL_BARS), small_config(seed=5)
+    bars = sp500_bars(0, SMALL_BARS)
+    config = small_config(seed=5, flow=family, num_levels=None, num_steps=None)
     resumed = train(bars, config, progress=note, checkpoint_dir=tmp_path)
     rest = {"state": [("state", 3), ("return", 1), ("return", 2), ("return", 3)]}
     assert resumed_epochs == rest.get(flow, [("return", 3)])

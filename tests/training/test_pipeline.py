@@ -217,7 +217,7 @@ def test_the_same_seed_gives_the_same_model_to_the_bit_and_another_seed_another(
     assert not differences(quick, train(bars, QUICK))
     changed = differences(quick, train(bars, replace(QUICK, seed=1)))
     assert {
-        "state_flow.levels.0.layers.2.affine.net.1.weight",
+        "state_flow.levels.0.nets.net.1.weight",
         "return_flow.net.1.weight",
     } <= changed
     assert not any(name.startswith("scaler") for name in changed)
