@@ -77,17 +77,17 @@ _FAMILIES = ("glow", "realnvp", "nice", "maf", "iaf", "nsf", "cnf", "flow_matchi
 # Defaults are TrainConfig's, repeated here so that --help need not load it (a test compares).
 _TRAINING_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--seed", "seed", 0, "Seed of every random choice."),
-    ("--levels", "num_levels", None, "Levels of the state flow. [default: its family's, 3]"),
+    ("--levels", "num_levels", None, "Levels of flows glow, realnvp and nice. [default: 3]"),
     (
         "--steps",
         "num_steps",
         None,
-        "Steps (norm, mixing, coupling) a level, or autoregressive transforms. "
-        "[default: its family's, 4 for glow]",
+        "Steps (norm, mixing, coupling) a level, or transforms of flows maf, iaf and nsf. "
+        "[default: 4]",
     ),
     ("--hidden", "hidden_dim", 32, "Hidden width of the state flow's networks."),
     ("--epochs", "max_epochs", 100, "Upper limit on epochs; training stops early."),
-    ("--patience", "patience", 20, "Epochs without a better validation NLL before stopping."),
+    ("--patience", "patience", 20, "Epochs without a better validation loss before stopping."),
     ("--batch-size", "batch_size", 256, "Rows a training step."),
     ("--learning-rate", "learning_rate", 1e-3, "Adam's learning rate at the start."),
     ("--false-alarm-rate", "false_alarm_rate", 0.05, "Held-out states outside the filter."),

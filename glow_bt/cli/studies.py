@@ -60,6 +60,7 @@ def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     examples=(
         "glow-bt demo",
         "glow-bt demo --sample nasdaq --out results/nasdaq --seed 1",
+        "glow-bt demo --flow nsf --out results/demo-nsf",
     ),
 )
 @out_option("results/demo", "the results")

@@ -27,6 +27,8 @@ __all__ = ["train"]
         "glow-bt train btc.parquet --out models/btc",
         "glow-bt train btc.parquet --out models/btc --train-until 2024-06-01 "
         "--validation-until 2024-09-01",
+        "glow-bt train btc.parquet --out models/btc-spline --coupling spline",
+        "glow-bt train btc.parquet --out models/btc-maf --flow maf",
     ),
 )
 @click.argument("bars", type=click.Path(path_type=Path))
@@ -69,6 +71,7 @@ def train(
             "trained_from": record.trained_from.isoformat(),
             "trained_until": record.trained_until.isoformat(),
             "bars": record.n_bars,
+            "flow": config.flow,
             "seed": record.seed,
             "data_sha256": record.data_sha256,
             "metrics": dict(record.metrics),

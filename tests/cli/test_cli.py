@@ -21,6 +21,7 @@ from glow_bt.cli import main
 from glow_bt.cli.app import app
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation import run_folder, study, walk_forward
+from glow_bt.flows import FAMILIES
 from glow_bt.training import TrainConfig
 from tests.models import small_artifact, sp500_bars
 
@@ -63,6 +64,32 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert f"\n  glow-bt {command} " in f"{text} ".replace("\n", " \n")
     assert "--json" in text
     assert "--seed" in text
+
+
+def test_the_families_of_flows_can_be_chosen_wherever_a_model_is_trained():
+    for command in ("train", "demo", "walk-forward"):
+        (option,) = [o for o in app.commands[command].params if o.name == "flow"]
+        assert tuple(option.type.choices) == FAMILIES
+        assert "--coupling" in printed(command, "--help")
+
+
+def test_a_setting_that_the_family_has_not_is_refused_in_one_line(workplace, tmp_path, capsys):
+    bars, out = workplace / "bars.csv", tmp_path / "model"
+    args = ["train", bars, "--out", out, "--flow", "flow_matching", "--coupling", "spline"]
+    assert call(*args) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "no coupling with flow 'flow_matching', found coupling='spline'; leave it out" in told
+    assert not out.exists()
+
+
+def test_another_family_goes_the_whole_way_to_the_pages(workplace, tmp_path):
+    bars, model, run = workplace / "bars.csv", tmp_path / "model", tmp_path / "run"
+    args = ["--flow", "flow_matching", "--hidden", 8, "--epochs", 2, "--regimes", 2]
+    trained = json.loads(printed("train", bars, "--out", model, *args, "--json"))
+    assert trained["flow"] == "flow_matching"
+    assert "Sharpe" in printed("backtest", bars, "--model", model, "--out", run)
+    assert "Mean objective by epoch" in (run / "model.html").read_text()
 
 
 def test_options_show_the_trainers_own_defaults():
