@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -141,13 +142,11 @@ class FusedFlow:
 
 
 def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    try:
+    with contextlib.suppress(TypeError):  # no dtype at all
         found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found not in (np.dtype("float32"), np.dtype("float64")):
-        raise FlowError(f"expected dtype 'float64' or 'float32', found {dtype!r}")
-    return found
+        if found.name in ("float32", "float64"):
+            return found.newbyteorder("=")
+    raise FlowError(f"expected dtype 'float64' or 'float32', found {dtype!r}")
 
 
 def _draw(

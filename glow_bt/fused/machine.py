@@ -217,7 +217,7 @@ def run(program: Table, weights: Array, block: Array, context: Array, log_densit
     """
     frame = program[0]
     lanes = VECTOR_BYTES // weights.itemsize
-    longest = min(frame[6], (len(block) + lanes - 1) // lanes * lanes)
+    longest = min(frame[6], (len(block) // lanes + 1) * lanes)
     memory = _aligned(weights, frame[0] * longest)
     indices = np.empty(frame[4], np.int64)
     constant = weights[frame[5]]
