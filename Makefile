@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PEERS  := $(VENV)/.installed-peers
 CODE   := glow_bt strategies datafeeds tests
 
-.PHONY: demo test check fix format-check lint types imports cov results wheel clean
+.PHONY: demo test check fix format-check lint types imports cov results bench bench-speed bench-density wheel clean
 
 demo: $(STAMP)
 	$(BIN)/glow-bt demo --out results/demo --overwrite
@@ -46,6 +47,15 @@ results: $(STAMP)
 	fi
 	$(BIN)/python -m glow_bt.evaluation.results_index
 
+# Benchmarks, ARGS as in `make bench-speed ARGS="--only train-256"`; see benchmarks/README.md.
+bench: bench-speed bench-density
+
+bench-speed: $(PEERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-density: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.density tails
+
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel
 
@@ -57,4 +67,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@

@@ -52,9 +52,13 @@ def _forward(shapes: list[tuple[int, int]], n: int) -> list[Product]:
 
 
 def _backward(forward: list[Product]) -> list[Product]:
+    blocks = {out.shape: torch.randn_like(out) for _, _, out in forward}
+    outs = {
+        part.shape: torch.empty_like(part) for left, right, _ in forward for part in (left, right)
+    }
     products = []
     for left, right, out in reversed(forward):
-        gradient = torch.randn_like(out)
-        products.append((left.T, gradient, torch.empty_like(right)))
-        products.append((gradient, right.T, torch.empty_like(left)))
+        gradient = blocks[out.shape]
+        products.append((left.T, gradient, outs[right.shape]))
+        products.append((gradient, right.T, outs[left.shape]))
     return products

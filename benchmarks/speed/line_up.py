@@ -23,14 +23,11 @@ def contenders(size: Size, *, compiled: bool = True) -> list[Contender]:
         size: that each is built to.
         compiled: whether training is also timed through torch.compile.
     """
-    ways = (False, True) if compiled else (False,)
-    ours: list[Contender] = [
-        Ours(size, "float32"),
-        Ours(size, "float64"),
-        *(Ours(size, "float32", compiled=True) for way in ways if way),
-    ]
+    ours: list[Contender] = [Ours(size, "float32"), Ours(size, "float64")]
+    if compiled:
+        ours.append(Ours(size, "float32", compiled=True))
     others = [Ours(size, "float32", tails=False), OurModule(size), BareProducts(size)]
-    return [*ours, *(peer for way in ways for peer in _peers(size, way)), *others, RowLoop(size)]
+    return [*ours, *_peers(size, compiled), *others, RowLoop(size)]
 
 
 def missing_peers() -> list[str]:
@@ -42,8 +39,11 @@ def _peers(size: Size, compiled: bool) -> Iterator[Contender]:
     for name in PEERS:
         if name in missing_peers():
             continue
-        library = import_module(f"benchmarks.speed.{name}_peer")
+        library = cast("Library", import_module(f"benchmarks.speed.{name}_peer"))
         for variant in library.VARIANTS:
-            words = [name, variant, "compiled" if compiled else ""]
-            label = ", ".join(word for word in words if word)
-            yield Peer(label, cast("Library", library), variant, size, compiled=compiled)
+            yield Peer(", ".join(filter(None, (name, variant))), library, variant, size)
+        if compiled:
+            first = library.VARIANTS[0]
+            yield Peer(f"{name}, compiled", library, first, size, compiled=True)
+            label = f"{name}, patched and compiled"
+            yield Peer(label, library, first, size, compiled=True, patched=True)

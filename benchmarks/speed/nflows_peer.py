@@ -51,7 +51,7 @@ def sample(model: nn.Module) -> Callable[[int], Tensor]:
     return lambda n: model.sample(n)
 
 
-def ease_compiling(model: nn.Module) -> None:
+def patch(model: nn.Module) -> None:
     """Let "initialized" be a plain True, so that no branch waits for a tensor's value."""
     for layer in model.modules():
         if isinstance(layer, ActNorm):

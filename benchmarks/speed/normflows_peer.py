@@ -41,7 +41,7 @@ def sample(model: nn.Module) -> Callable[[int], Tensor]:
     return lambda n: model.sample(n)[0]
 
 
-def ease_compiling(model: nn.Module) -> None:
+def patch(model: nn.Module) -> None:
     """Turn each ActNorm that has seen data into the plain affine layer it now is."""
     for layer in model.modules():
         if isinstance(layer, normflows.flows.ActNorm):

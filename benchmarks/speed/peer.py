@@ -23,7 +23,7 @@ class Library(Protocol):
     """What a module of a peer gives: normflows_peer, nflows_peer, zuko_peer.
 
     Attributes:
-        VARIANTS: ways to build the flow, by name; the fastest counts.
+        VARIANTS: ways to build the flow, by name; the first trains fastest.
     """
 
     VARIANTS: tuple[str, ...]
@@ -40,7 +40,7 @@ class Library(Protocol):
     def sample(self, model: nn.Module) -> Callable[[int], Tensor]:
         """Return a function that draws rows."""
 
-    def ease_compiling(self, model: nn.Module) -> None:
+    def patch(self, model: nn.Module) -> None:
         """Take out of a model that has seen data what makes torch.compile break its graph."""
 
 
@@ -53,14 +53,24 @@ class Peer(Contender):
         variant: one of the library's VARIANTS.
         size: to build it to.
         compiled: only a training step, through torch.compile.
+        patched: after `Library.patch`; then it is no longer the library as it comes, and no
+            peer but a reference.
     """
 
     def __init__(
-        self, name: str, library: Library, variant: str, size: Size, *, compiled: bool
+        self,
+        name: str,
+        library: Library,
+        variant: str,
+        size: Size,
+        *,
+        compiled: bool = False,
+        patched: bool = False,
     ) -> None:
         self._library, self._variant, self._size = library, variant, size
-        self._compiled = compiled
-        super().__init__(name, "peer", count_parameters(library.build(size, variant)))
+        self._compiled, self._patched = compiled, patched
+        group = "reference" if patched else "peer"
+        super().__init__(name, group, count_parameters(library.build(size, variant)))
 
     def encode(self, x: Tensor) -> Call | None:
         if self._compiled:
@@ -84,8 +94,9 @@ class Peer(Contender):
         def log_prob(rows: Tensor) -> Tensor:
             return self._library.encode(model)(rows)[1]
 
+        if self._patched:
+            self._library.patch(model)
         if self._compiled:
-            self._library.ease_compiling(model)
             log_prob = torch.compile(log_prob, dynamic=False)
         return training_step(model.parameters(), log_prob, x)
 

@@ -31,39 +31,17 @@ from benchmarks.speed.contender import Size
 VARIANTS = ("LU", "rotation")
 
 
-class _RowTransforms(ComposedTransform):
-    """zuko's composition for maps of whole rows; torch.compile can follow how it is built."""
-
-    def __init__(self, *transforms: Transform) -> None:
-        Transform.__init__(self)
-        self.transforms = transforms
-        self.domain_dim = self.codomain_dim = 1
-
-
-class _Composed(LazyComposedTransform):
-    def forward(self, c: Tensor | None = None) -> Transform:
-        return _RowTransforms(*(transform(c) for transform in self.transforms))
-
-
-class _OnwardTransform(CouplingTransform):
-    """Transforms the features from index `leaving` on, whatever the others are."""
-
-    def __init__(self, levels: Transform, leaving: int, width: int) -> None:
-        Transform.__init__(self)
-        self.meta = lambda latents: levels
-        self.idx_a = torch.arange(leaving)
-        self.idx_b = torch.arange(leaving, width)
-
-
 class _Onward(LazyTransform):
     """Later levels, applied to the features that go on; the others are latents already."""
 
     def __init__(self, levels: LazyTransform, leaving: int, width: int) -> None:
         super().__init__()
         self.levels, self.leaving, self.width = levels, leaving, width
+        self.register_buffer("mask", torch.arange(width) < leaving)
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        return _OnwardTransform(self.levels(c), self.leaving, self.width)
+        levels = self.levels(c)
+        return CouplingTransform(lambda latents: levels, self.mask)
 
 
 def build(size: Size, variant: str) -> nn.Module:
@@ -72,7 +50,7 @@ def build(size: Size, variant: str) -> nn.Module:
         steps = [layer for _ in range(size.steps) for layer in _step(width, size.hidden, variant)]
         if levels is not None:
             steps.append(_Onward(levels, width // 2, width))
-        levels = _Composed(*steps)
+        levels = LazyComposedTransform(*steps)
     zero, one = torch.zeros(size.features), torch.ones(size.features)
     base = UnconditionalDistribution(zuko.distributions.DiagNormal, zero, one, buffer=True)
     return Flow(levels, base)
@@ -94,12 +72,41 @@ def sample(model: nn.Module) -> Callable[[int], Tensor]:
     return lambda n: flow.sample((n,))
 
 
-def ease_compiling(model: nn.Module) -> None:
-    """Build each coupling once: it holds no matrices, but reads its mask when built."""
+def patch(model: nn.Module) -> None:
+    """Build once what holds no matrices, and leave out checks that torch.compile cannot follow."""
     for layer in model.modules():
         if isinstance(layer, GeneralCouplingTransform):
             coupling = layer()
             layer.forward = lambda c=None, coupling=coupling: coupling
+        elif isinstance(layer, LazyComposedTransform):
+            layer.__class__ = _PatchedComposed
+        elif isinstance(layer, _Onward):
+            layer.__class__ = _PatchedOnward
+
+
+class _RowTransforms(ComposedTransform):
+    def __init__(self, *transforms: Transform) -> None:
+        Transform.__init__(self)
+        self.transforms = transforms
+        self.domain_dim = self.codomain_dim = 1
+
+
+class _PatchedComposed(LazyComposedTransform):
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return _RowTransforms(*(transform(c) for transform in self.transforms))
+
+
+class _OnwardTransform(CouplingTransform):
+    def __init__(self, levels: Transform, leaving: int, width: int) -> None:
+        Transform.__init__(self)
+        self.meta = lambda latents: levels
+        self.idx_a = torch.arange(leaving)
+        self.idx_b = torch.arange(leaving, width)
+
+
+class _PatchedOnward(_Onward):
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return _OnwardTransform(self.levels(c), self.leaving, self.width)
 
 
 def _step(width: int, hidden: int, variant: str) -> list[LazyTransform]:
