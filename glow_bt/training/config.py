@@ -35,7 +35,6 @@ _LEAST = {
     "max_epochs": 1,
     "patience": 1,
     "batch_size": 2,
-    "plateau_patience": 1,
     "direction_horizon": 1,
     "num_regimes": 1,
     "seed": 0,
@@ -45,6 +44,7 @@ _INSIDE = {
     "clip_norm": (0, math.inf),
     "false_alarm_rate": (0, 1),
 }
+_FROM_ZERO = {"weight_decay": math.inf, "ema_decay": 1, "noise": math.inf}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +69,11 @@ class TrainConfig:
         max_epochs: upper limit on passes over the training block.
         patience: epochs without a better validation NLL before training stops.
         batch_size: rows a step.
-        learning_rate: of Adam, at the start.
+        learning_rate: of Adam, at the start; it falls to 0 over `max_epochs`.
+        ema_decay: of the average over steps that is taken of the weights; 0 for none.
+        noise: deviation of normal noise on scaled states in training, against overfitting.
         weight_decay: of the networks' weights.
         clip_norm: limit on the gradient's norm.
-        plateau_patience: epochs without improvement before the learning rate halves.
         false_alarm_rate: share of held-out states outside the likelihood filter.
         direction_horizon: bars ahead that the direction readout is fitted on.
         num_regimes: number of regimes.
@@ -98,10 +99,11 @@ class TrainConfig:
     max_epochs: int = 100
     patience: int = 20
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
+    ema_decay: float = 0.995
+    noise: float = 0.0
     weight_decay: float = 1e-2
     clip_norm: float = 5.0
-    plateau_patience: int = 4
     false_alarm_rate: float = 0.05
     direction_horizon: int = 5
     num_regimes: int = 3
@@ -160,9 +162,12 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not lower < value < upper:
                 raise ConfigError(f"expected {name} inside ({lower}, {upper}), found {value!r}")
-        decay = self.weight_decay
-        if not isinstance(decay, int | float) or not 0 <= decay < math.inf:
-            raise ConfigError(f"expected weight_decay of 0 or more and finite, found {decay!r}")
+        for name, upper in _FROM_ZERO.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < upper:
+                raise ConfigError(
+                    f"expected {name} of 0 or more and below {upper}, found {value!r}"
+                )
 
     def _check_names(self) -> None:
         for name, choices in _CHOICES.items():

@@ -59,7 +59,7 @@ class FlowFitter:
         train_block, validation_block = Block(_float32(train_x)), Block(_float32(validation_x))
         if (tails := tails_of(flow)) is not None:
             tails.fit(train_block.x)
-        return flow, self._fit("state", flow, train_block, validation_block)
+        return flow, self._fit("state", flow, train_block, validation_block, config.noise)
 
     def fit_return_flow(
         self, x: Floats, data: TrainingData, fold: Fold
@@ -89,7 +89,9 @@ class FlowFitter:
             torch.default_generator.manual_seed(self.config.seed)
             return build()
 
-    def _fit(self, name: str, flow: Flow, train: Block, validation: Block) -> FitResult:
+    def _fit(
+        self, name: str, flow: Flow, train: Block, validation: Block, noise: float = 0.0
+    ) -> FitResult:
         def report(epoch: Epoch) -> None:
             if self.progress is not None:
                 self.progress(name, epoch, self.config.max_epochs, flow.num_features)
@@ -99,6 +101,7 @@ class FlowFitter:
             train,
             validation,
             self.config,
+            noise=noise,
             report=report,
             checkpoint=self.checkpoint_of(name),
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from glow_bt.errors import TrainingError
 from glow_bt.flows import Flow
+from glow_bt.training.average import WeightAverage
 from glow_bt.training.checkpoint import Checkpoint
 from glow_bt.training.config import TrainConfig
 
@@ -43,8 +44,8 @@ class Epoch:
     Attributes:
         number: from 1.
         train_loss: over the pass.
-        validation_loss: after the pass.
-        learning_rate: in the pass.
+        validation_loss: of the averaged weights after the pass.
+        learning_rate: at the start of the pass.
         skipped_steps: steps whose loss or gradient was not finite.
         objective: what the losses are: "nll", or "loss" for another objective.
     """
@@ -94,20 +95,33 @@ def fit_flow(
     validation: Block,
     config: TrainConfig,
     *,
+    noise: float = 0.0,
     report: Callable[[Epoch], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FitResult:
     """Minimise the flow's objective; the flow ends with its best epoch's weights.
 
-    Adam with clipped gradients; the learning rate halves when the validation loss stalls, and
-    training stops when it has not improved for `config.patience` epochs. A step whose loss or
-    gradient is not finite is skipped and counted. With a checkpoint, the state is saved after
-    each epoch and an interrupted fit goes on to the same result.
+    Adam with clipped gradients and a learning rate that falls to 0 like a cosine over
+    `config.max_epochs`. What is judged after each epoch, and kept, are averaged weights (see
+    `WeightAverage`); training stops when the validation loss has not improved for
+    `config.patience` epochs. A step whose loss or gradient is not finite is skipped and counted.
+    With a checkpoint, the state is saved after each epoch and an interrupted fit goes on to the
+    same result.
+
+    Args:
+        flow: trained in place.
+        train: what is learnt from.
+        validation: what the best epoch is chosen by.
+        config: the trainer's settings.
+        noise: deviation of normal noise on the rows in training, in their units; it keeps the
+            density from peaking at single rows.
+        report: called after each epoch.
+        checkpoint: where to save.
 
     Raises:
         TrainingError: if no epoch took a step and gave a finite validation loss.
     """
-    fit = _Fit(flow, train, validation, config)
+    fit = _Fit(flow, train, validation, config, noise)
     saved = checkpoint.load() if checkpoint else None
     if saved is None or not fit.restore(*saved):
         fit.start()
@@ -154,20 +168,21 @@ def _mean(flow: Flow, block: Block, value_of: Callable[[Tensor, Tensor | None], 
 class _Fit:
     """A fit under way: everything that an interrupted one has to find again."""
 
-    def __init__(self, flow: Flow, train: Block, validation: Block, config: TrainConfig) -> None:
+    def __init__(
+        self, flow: Flow, train: Block, validation: Block, config: TrainConfig, noise: float
+    ) -> None:
         self.flow = flow
         self.train = train
         self.validation = validation
         self.config = config
+        self.noise = noise
         self.optimizer = _adam(flow, config)
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer,
-            factor=0.5,
-            patience=config.plateau_patience,
-            threshold=_MIN_GAIN,
-            threshold_mode="abs",
+        steps = math.ceil(len(train.x) / config.batch_size)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, T_max=config.max_epochs * steps
         )
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.average = WeightAverage(flow, config.ema_decay)
         self.result = FitResult()
         self.best: dict[str, Tensor] = {}
 
@@ -178,6 +193,7 @@ class _Fit:
         order = torch.randperm(len(self.train.x), generator=self.generator)
         rows = self.train.rows(order[:_EVALUATION_ROWS])
         self.flow.objective(rows.x, rows.context, self.generator)
+        self.average = WeightAverage(self.flow, self.config.ema_decay)
 
     def is_over(self) -> bool:
         epochs = len(self.result.epochs)
@@ -187,15 +203,15 @@ class _Fit:
     def run_epoch(self) -> Epoch:
         rate = self.optimizer.param_groups[0]["lr"]
         train_loss, skipped = self._take_steps()
+        averaged = self.average.take_buffers(self.flow)
         # The same draws after every epoch, so that epochs can be compared.
-        validation_loss = mean_loss(self.flow, self.validation, self.config.seed)
+        validation_loss = mean_loss(averaged, self.validation, self.config.seed)
         number = len(self.result.epochs) + 1
         epoch = Epoch(number, train_loss, validation_loss, rate, skipped, self.flow.objective_name)
-        self.scheduler.step(validation_loss)
         # Without a step (the training loss is NaN) the weights have learnt nothing.
         usable = math.isfinite(train_loss) and math.isfinite(validation_loss)
         if usable and validation_loss < self.result.best_loss - _MIN_GAIN:
-            self.best = {name: t.detach().clone() for name, t in self.flow.state_dict().items()}
+            self.best = {name: t.detach().clone() for name, t in self.average.state().items()}
             self.result.best_epoch = epoch.number
         self.result.epochs.append(epoch)
         return epoch
@@ -204,6 +220,7 @@ class _Fit:
         """Return what `restore` needs, as tensors and JSON values."""
         optimizer = self.optimizer.state_dict()
         tensors = {f"weights.{name}": t for name, t in self.flow.state_dict().items()}
+        tensors |= {f"average.{name}": t for name, t in self.average.state().items()}
         tensors |= {f"best.{name}": t for name, t in self.best.items()}
         for index, moments in optimizer["state"].items():
             tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
@@ -213,6 +230,7 @@ class _Fit:
             "best_epoch": self.result.best_epoch,
             "scheduler": self.scheduler.state_dict(),
             "groups": optimizer["param_groups"],
+            "averaged_steps": self.average.num_steps,
         }
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> bool:
@@ -221,6 +239,7 @@ class _Fit:
         if _shapes(weights) != _shapes(self.flow.state_dict()):
             return False
         self.flow.load_state_dict(weights)
+        self.average.restore(_under("average.", tensors), progress["averaged_steps"])
         self.best = _under("best.", tensors)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
@@ -242,16 +261,24 @@ class _Fit:
         for index in torch.split(order, self.config.batch_size):
             rows = self.train.rows(index)
             self.optimizer.zero_grad()
-            loss = self.flow.objective(rows.x, rows.context, self.generator).mean()
+            x = self._blurred(rows.x)
+            loss = self.flow.objective(x, rows.context, self.generator).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 skipped += 1
                 continue
             self.optimizer.step()
+            self.scheduler.step()
+            self.average.update(self.flow)
             total += float(loss.detach()) * len(index)
             seen += len(index)
         return (total / seen if seen else math.nan), skipped
+
+    def _blurred(self, x: Tensor) -> Tensor:
+        if not self.noise:
+            return x
+        return x + self.noise * torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
 
 
 def _adam(flow: Flow, config: TrainConfig) -> torch.optim.Adam:

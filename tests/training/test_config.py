@@ -39,7 +39,6 @@ WHOLE = (
     "return_hidden_dim",
     "max_epochs",
     "patience",
-    "plateau_patience",
     "direction_horizon",
     "num_regimes",
 )
@@ -71,7 +70,7 @@ def test_sizes_that_are_no_whole_number_above_0_are_refused(name, value):
         ({"weight_decay": float("nan")}, "weight_decay of 0 or more"),
         ({"false_alarm_rate": 0.0}, "false_alarm_rate inside"),
         ({"false_alarm_rate": 1.0}, "false_alarm_rate inside"),
-        ({"weight_decay": None}, "weight_decay of 0 or more and finite, found None"),
+        ({"weight_decay": None}, "weight_decay of 0 or more and below inf, found None"),
         ({"fractions": 0.7}, "fractions such as"),
         ({"fractions": ("most", "some", "rest")}, "fractions such as"),
         ({"fractions": (0.7, 0.2, 0.2)}, "sum to 1"),
