@@ -212,5 +212,5 @@ def test_public_names_are_declared_in_order(path):
 
 @each_module
 def test_one_word_is_used_for_each_concept(path):
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace(".call_and_ladj(", "")  # zuko's word
     assert not re.findall(r"(?i)ladj|log_?abs_?det|num_feats|\bTODO\b|\bFIXME\b", text)

@@ -62,7 +62,8 @@ def integrate(
 
 def time_features(time: Float[Tensor, "n 1"], frequencies: int) -> Float[Tensor, "n f"]:
     """Return cos(k pi t) and sin(k pi t) for k from 1 to frequencies, shape (N, 2 frequencies)."""
-    angle = time * (torch.pi * torch.arange(1, frequencies + 1, dtype=time.dtype))
+    multiples = torch.arange(1, frequencies + 1, dtype=time.dtype, device=time.device)
+    angle = time * (torch.pi * multiples)
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 

@@ -7,6 +7,7 @@ heavy-tailed rows of unit scale (a layer under a normal prior), once a test run.
 import functools
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from glow_bt.flows import (
     UnivariateFlow,
     make_flow,
 )
+from tests.models import ZUKO_FAMILIES
 
 _TRAIN_ROWS = 1024
 _BATCH = 256
@@ -107,6 +109,10 @@ LAYERS = {
     "tails": lambda: TailLayer(5),
     "chain": lambda: Chain(TailLayer(4), GlowLevel(4, 1, 16), GlowLevel(4, 1, 16, 2)),
 }
+if find_spec("zuko") is None:
+    FLOWS = {
+        name: build for name, build in FLOWS.items() if name.split("-")[0] not in ZUKO_FAMILIES
+    }
 NAMES = [*FLOWS, *LAYERS]
 
 
