@@ -20,7 +20,6 @@ from glow_bt.artifact import Artifact, Reading, load_artifact
 from glow_bt.errors import ArtifactError, ConfigError, LookAheadError, TooFewBarsError
 from glow_bt.features import feature_array, last_features, volatility_array
 from glow_bt.ohlcv import BAR_COLUMNS, utc_stamp, validate_bars
-from glow_bt.threads import one_thread
 
 __all__ = [
     "SCORE_COLUMNS",
@@ -195,9 +194,7 @@ class Scorer:
         """Read scaled states (N, D) block by block."""
         for start in range(0, len(x), _BLOCK_ROWS):
             rows = slice(start, min(start + _BLOCK_ROWS, len(x)))
-            with one_thread():
-                reading = self.artifact.read(x[rows])
-            yield rows, reading
+            yield rows, self.artifact.read(x[rows])
 
     def _scores(self, reading: Reading, volatility: Floats) -> Floats:
         model = self.artifact

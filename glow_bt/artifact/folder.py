@@ -195,10 +195,14 @@ def _probe_scores(artifact: Artifact) -> Floats:
 
 @torch.no_grad()
 def _prove(artifact: Artifact, expected_scores: Floats, folder: Path) -> None:
-    """Check that probe states read as they did for the trainer, and that they invert."""
+    """Check that probe states read as they did for the trainer, and that they invert.
+
+    Latents come by the way that scoring takes and go back through the module, so that both are
+    held against each other.
+    """
     scores = _probe_scores(artifact)
-    probe = torch.from_numpy(artifact.probe)
-    back = artifact.state_flow.inverse(artifact.state_flow(probe)[0])[0].numpy()
+    latents = artifact.read(artifact.probe).latents
+    back = artifact.state_flow.inverse(torch.from_numpy(latents))[0].numpy()
     for what, found, expected in (
         ("scores", scores, expected_scores),
         ("round trip", back, artifact.probe),

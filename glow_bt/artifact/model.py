@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
+from glow_bt.artifact.encoding import Encoder, encoder_of
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ArtifactError
 from glow_bt.features import FeatureSpec, Scaler
 from glow_bt.flows import Flow, UnivariateFlow
+from glow_bt.fused import FusedUnivariate
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.regimes import Regimes
 
@@ -149,22 +151,23 @@ class Artifact:
         Raises:
             FlowError: on a wrong width or a state that is not finite.
         """
-        # A frame's values are read-only, which torch warns of.
-        rows = torch.from_numpy(np.require(states, np.float64, ["C", "W"]))
-        self.state_flow.check_rows(rows, None)
-        with torch.no_grad():
-            z, log_det = self.state_flow(rows)
-            log_prob = self.state_flow.prior.log_prob(z) + log_det
-            spread = self.return_flow.scale(rows)
-        latents = z.numpy()
+        latents, log_prob = self._encode(states)
         return Reading(
             latents=latents,
-            log_prob=log_prob.numpy(),
+            log_prob=log_prob,
             direction=self.direction(latents),
             regime=self.regimes.assign(latents),
-            spread=spread.numpy(),
+            spread=self._fused_return_flow.scale(states),
         )
 
     def regime_of(self, latents: Floats) -> npt.NDArray[np.int64]:
         """Return the regime of each row of latents (N, D), shape (N,)."""
         return self.regimes.assign(latents)
+
+    @cached_property
+    def _encode(self) -> Encoder:
+        return encoder_of(self.state_flow)
+
+    @cached_property
+    def _fused_return_flow(self) -> FusedUnivariate:
+        return self.return_flow.fused()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from glow_bt.flows.nets import conditioner, soft_bound
 from glow_bt.flows.priors import NormalPrior
 from glow_bt.flows.quantiles import IncreasingFlow, check_level
 from glow_bt.flows.tails import TailLayer
+
+if TYPE_CHECKING:
+    from glow_bt.fused import FusedUnivariate
 
 __all__ = ["UnivariateFlow"]
 
@@ -111,6 +115,20 @@ class UnivariateFlow(IncreasingFlow):
         rows = self.location.new_zeros(1 if context is None else context.shape[0], 1)
         self.check_rows(rows, context)
         return self._log_scale(rows, context)[:, 0].exp()
+
+    def fused(self, dtype: str = "float64") -> FusedUnivariate:
+        """Return a frozen copy for inference, without autograd, modules or torch.
+
+        Args:
+            dtype: "float64" or "float32", of its arithmetic and results.
+
+        Raises:
+            FlowError: on another dtype.
+        """
+        from glow_bt.flows.freeze import freeze_univariate
+        from glow_bt.fused import FusedUnivariate
+
+        return FusedUnivariate(freeze_univariate(self), self.context_features, dtype)
 
     def standard_quantile(self, p: float) -> float:
         """Return the p-quantile of u, which every context shares."""
