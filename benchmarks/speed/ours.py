@@ -79,7 +79,7 @@ class Ours(Contender):
             learning_rate=LEARNING_RATE,
             clip_norm=CLIP_NORM,
         )
-        return _Fit(flow, Block(x), Block(x), config)._take_steps
+        return _Fit(flow, Block(x), Block(x), config, noise=0.0)._take_steps
 
     def _flow(self) -> Glow:
         return make_glow(self._size, tails=self._tails)
