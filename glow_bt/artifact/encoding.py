@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,8 @@ def encoder_of(flow: Flow) -> Encoder:
     one thread. Both raise FlowError on a wrong width or a state that is not finite.
     """
     if isinstance(flow, Glow):
-        return flow.fused().encode
+        fused = flow.fused("float64")
+        return lambda states: cast("tuple[Floats, Floats]", fused.encode(states))
     return lambda states: _encode_by_module(flow, states)
 
 

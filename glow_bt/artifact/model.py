@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,7 @@ class Artifact:
             log_prob=log_prob,
             direction=self.direction(latents),
             regime=self.regimes.assign(latents),
-            spread=self._fused_return_flow.scale(states),
+            spread=cast("Floats", self._fused_return_flow.scale(states)),
         )
 
     def regime_of(self, latents: Floats) -> npt.NDArray[np.int64]:

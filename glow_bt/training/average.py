@@ -32,13 +32,14 @@ class WeightAverage:
         self.flow = deepcopy(flow).eval().requires_grad_(False)
         self.decay = decay
         self.num_steps = 0
-        self._averages = list(self.flow.parameters())
+        self._averages: list[Tensor] = list(self.flow.parameters())
 
     @torch.no_grad()
     def update(self, flow: Flow) -> None:
         """Take in the weights after a step."""
         decay = min(self.decay, (1 + self.num_steps) / (10 + self.num_steps))
-        torch._foreach_lerp_(self._averages, list(flow.parameters()), 1 - decay)
+        weights: list[Tensor] = list(flow.parameters())
+        torch._foreach_lerp_(self._averages, weights, 1 - decay)
         self.num_steps += 1
 
     def take_buffers(self, flow: Flow) -> Flow:
