@@ -207,12 +207,12 @@ def test_the_page_shows_times_bars_and_what_was_left_out():
 def test_quick_run_writes_page_and_numbers(tmp_path, capsys):
     if missing_peers():
         pytest.skip(f"{', '.join(missing_peers())} not installed (the extra `bench`)")
-    words = ["--quick", "--rounds", "1", "--only", "encode-256", "train-256", "--out"]
+    words = ["--quick", "--rounds", "1", "--only", "encode-1", "train-256", "--out"]
     assert command.main([*words, str(tmp_path)]) == 0
     results = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert (tmp_path / "speed.md").read_text(encoding="utf-8") == capsys.readouterr().out[:-1]
     assert not results["left_out"]
-    timed = results["tasks"]["encode-256"]
+    timed = results["tasks"]["encode-1"]
     assert {"normflows", "nflows", "zuko, LU", "glow_bt float32", BARE} <= set(timed)
     assert all(spread["median"] > 0 for spread in timed.values())
 
