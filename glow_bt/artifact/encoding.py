@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -25,12 +26,11 @@ def encoder_of(flow: Flow) -> Encoder:
     """Return a function from states (N, D) to latents (N, D) and log-densities (N,).
 
     A Glow is fused (see `glow_bt.flows.Glow.fused`); any other family runs as its module, on
-    one thread. Both raise FlowError on a wrong width or a state that is not finite.
+    one thread. Both can be pickled, and raise FlowError on a wrong width or a state that is not finite.
     """
     if isinstance(flow, Glow):
-        fused = flow.fused("float64")
-        return lambda states: cast("tuple[Floats, Floats]", fused.encode(states))
-    return lambda states: _encode_by_module(flow, states)
+        return cast("Encoder", flow.fused("float64").encode)
+    return partial(_encode_by_module, flow)
 
 
 @torch.no_grad()
