@@ -26,7 +26,8 @@ def encoder_of(flow: Flow) -> Encoder:
     """Return a function from states (N, D) to latents (N, D) and log-densities (N,).
 
     A Glow is fused (see `glow_bt.flows.Glow.fused`); any other family runs as its module, on
-    one thread. Both can be pickled, and raise FlowError on a wrong width or a state that is not finite.
+    one thread. Both can be pickled, and raise FlowError on a wrong width or a state that is not
+    finite.
     """
     if isinstance(flow, Glow):
         return cast("Encoder", flow.fused("float64").encode)
