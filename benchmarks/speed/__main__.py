@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.status import Status
 
@@ -32,8 +31,6 @@ def main(words: Sequence[str] | None = None) -> int:
     tasks = [task for task in TASKS if task.key in chosen]
     rounds = options.rounds or (3 if options.quick else None)
     size = Size()
-    # One piece of library code is compiled once for each contender and batch size.
-    torch._dynamo.config.recompile_limit = 64
     with one_thread(), warnings.catch_warnings(), _progress() as tick:
         warnings.simplefilter("ignore")  # of the peers, which use what torch means to remove
         everyone = contenders(size, compiled=not options.quick)

@@ -90,6 +90,16 @@ def training_step(
     return step
 
 
+def through_compiler(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the function through torch.compile, for one batch size.
+
+    Contenders share code (a library's, or the closure here), and by default all that was ever
+    compiled from it is looked through in each call: so each keeps its own. A library's layer
+    counts as one function, however many there are in a flow; hence the limit.
+    """
+    return torch.compile(function, dynamic=False, isolate_recompiles=True, recompile_limit=64)
+
+
 def without_gradients(function: Callable[..., Any], *arguments: Any) -> Call:
     """Return a call of the function in inference mode."""
 

@@ -14,6 +14,7 @@ from benchmarks.speed.contender import (
     Contender,
     Size,
     count_parameters,
+    through_compiler,
     without_gradients,
 )
 from glow_bt.flows import Glow
@@ -72,7 +73,7 @@ class Ours(Contender):
             return None
         flow = self._flow()
         if self._compiled:
-            flow.objective = torch.compile(flow.objective, dynamic=False)
+            flow.objective = through_compiler(flow.objective)
         config = TrainConfig(
             hidden_dim=self._size.hidden,
             batch_size=len(x),

@@ -14,6 +14,7 @@ from benchmarks.speed.contender import (
     Contender,
     Size,
     count_parameters,
+    through_compiler,
     training_step,
     without_gradients,
 )
@@ -97,7 +98,7 @@ class Peer(Contender):
         if self._patched:
             self._library.patch(model)
         if self._compiled:
-            log_prob = torch.compile(log_prob, dynamic=False)
+            log_prob = through_compiler(log_prob)
         return training_step(model.parameters(), log_prob, x)
 
     def _model(self) -> nn.Module:
