@@ -94,27 +94,21 @@ class Glow(IncreasingFlow):
             "num_components": num_components,
         }
         self.tails = TailLayer(num_features, context_features) if tails else None
-        self.levels = nn.ModuleList()
-        self.splits = nn.ModuleList()
-        width = num_features
-        for level in range(num_levels):
-            if level > 0:
-                if width == 1:
-                    break  # nothing more can leave
-                self.splits.append(Split(width, context_features))
-                width -= width // 2
-            self.levels.append(
-                GlowLevel(
-                    width,
-                    num_steps,
-                    hidden_dim,
-                    context_features,
-                    coupling=coupling,
-                    permutation=permutation,
-                    norm=norm,
-                )
+        widths = _level_widths(num_features, num_levels)
+        self.levels = nn.ModuleList(
+            GlowLevel(
+                width,
+                num_steps,
+                hidden_dim,
+                context_features,
+                coupling=coupling,
+                permutation=permutation,
+                norm=norm,
             )
-        self.top = ConditionalAffine(width, context_features, hidden_dim=0, hidden_layers=0)
+            for width in widths
+        )
+        self.splits = nn.ModuleList(Split(width, context_features) for width in widths[:-1])
+        self.top = ConditionalAffine(widths[-1], context_features, hidden_dim=0, hidden_layers=0)
         self.prior = make_prior(base, num_features, num_components)
 
     def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
@@ -187,6 +181,14 @@ class Glow(IncreasingFlow):
         levels = cast("list[GlowLevel]", list(self.levels))
         splits = cast("list[Split]", list(self.splits))
         return list(zip_longest(levels, splits))
+
+
+def _level_widths(num_features: int, num_levels: int) -> list[int]:
+    """Return the width of each level; there are fewer than asked for once one feature is left."""
+    widths = [num_features]
+    while len(widths) < num_levels and widths[-1] > 1:
+        widths.append(widths[-1] - widths[-1] // 2)
+    return widths
 
 
 def _or_empty(context: Tensor | None, like: Tensor) -> Tensor:
