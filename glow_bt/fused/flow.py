@@ -51,6 +51,11 @@ class FusedFlow:
     def __reduce__(self) -> tuple[type[FusedFlow], tuple[GlowParts, str]]:
         return type(self), (self._parts, self.dtype.name)
 
+    @property
+    def base(self) -> BasePart:
+        """Distribution of the latents."""
+        return self._parts.base
+
     def encode(
         self, x: npt.ArrayLike, context: npt.ArrayLike | None = None
     ) -> tuple[Array, Array]:
