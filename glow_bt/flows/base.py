@@ -115,11 +115,13 @@ class Flow(Bijection):
         """Return the log-density of each row in nats, shape (N,).
 
         Raises:
-            FlowError: on a wrong width, a missing context, or a row that is not finite.
+            FlowError: on a wrong width, a missing context, a row that is not finite, or one so
+                far out that its density comes out as NaN.
         """
-        self.check_rows(x, context)
-        z, log_det = self.forward(x, context)
-        return self.prior.log_prob(z) + log_det
+        log_prob = self._unchecked_log_prob(x, context)
+        if torch.isnan(log_prob.sum()):
+            _refuse_nan(log_prob, x)
+        return log_prob
 
     def objective(
         self,
@@ -129,12 +131,19 @@ class Flow(Bijection):
     ) -> PerRow:
         """Return what training minimises, one value a row (N,); here -log_prob, in nats.
 
+        Unlike `log_prob` it may be NaN: training skips such steps and counts them.
+
         Args:
             x: (N, D).
             context: (N, C), or None when C is 0.
             generator: source of randomness, for a family whose objective draws any.
         """
-        return -self.log_prob(x, context)
+        return -self._unchecked_log_prob(x, context)
+
+    def _unchecked_log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        self.check_rows(x, context)
+        z, log_det = self.forward(x, context)
+        return self.prior.log_prob(z) + log_det
 
     def sample(
         self,
@@ -208,4 +217,15 @@ def _check_block(x: Tensor, width: int, dtype: torch.dtype, what: str) -> None:
         raise FlowError(
             f"expected finite {what}, found {int(bad.sum())} that are not, first row {row}: "
             f"{x[row].tolist()}; remove or repair it"
+        )
+
+
+def _refuse_nan(log_prob: Tensor, x: Tensor) -> None:
+    """Refuse densities that are NaN; the sum of others can be NaN too, of infinite ones."""
+    bad = torch.isnan(log_prob)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise FlowError(
+            f"expected a density of every row, found NaN for {int(bad.sum())}, first row {row}: "
+            f"{x[row].tolist()}; it lies beyond what {x.dtype} can compute, remove it"
         )

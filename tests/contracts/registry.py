@@ -107,6 +107,7 @@ LAYERS = {
     "split": lambda: Split(5),
     "split-context": lambda: Split(5, context_features=2),
     "tails": lambda: TailLayer(5),
+    "tails-context": lambda: TailLayer(5, context_features=2),
     "chain": lambda: Chain(TailLayer(4), GlowLevel(4, 1, 16), GlowLevel(4, 1, 16, 2)),
 }
 if find_spec("zuko") is None:

@@ -179,3 +179,15 @@ def test_shape_hints_are_executed():
     flow.prior = MatrixPrior()
     with pytest.raises(jaxtyping.TypeCheckError, match="return value"):
         flow.log_prob(torch.zeros(5, 3))
+
+
+def test_a_density_is_never_nan_without_a_word():
+    flow = Glow(3, 1, 2, 8, tails=False).double()
+    flow.log_prob(torch.randn(64, 3, dtype=torch.float64))
+    rows = torch.zeros(4, 3, dtype=torch.float64)
+    rows[2] = torch.tensor([1.7e308, -1.7e308, 1.7e308], dtype=torch.float64)
+    with torch.no_grad():
+        flow.levels[0].mixing.upper += torch.ones(3, 3).triu(1)
+    with pytest.raises(FlowError, match=r"found NaN for 1, first row 2: .* beyond what torch.flo"):
+        flow.eval().log_prob(rows)
+    assert flow.objective(rows).isnan().tolist() == [False, False, True, False]
