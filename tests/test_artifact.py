@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import glow_bt
-from glow_bt.artifact import load_artifact, save_artifact
+from glow_bt.artifact import fingerprint, load_artifact, save_artifact
 from glow_bt.artifact.manifest import manifest_of, tensors_of
 from glow_bt.errors import ArtifactError
+from glow_bt.flows.tails import TailLayer
+from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.scoring import Scorer
 from tests.models import small_artifact, sp500_bars, unseen_bars
 
@@ -194,7 +197,7 @@ def every_key(values, path=()):
 
 
 # Read by people only, or free in what they hold.
-UNREAD = {"tail_index", "low", "high", "how", "metrics", "versions", "history"}
+UNREAD = {"fingerprint", "tail_index", "low", "high", "how", "metrics", "versions", "history"}
 
 
 def read_keys(saved):
@@ -415,7 +418,7 @@ def test_a_training_interval_without_zone_or_length_is_refused(until):
 
 @pytest.mark.parametrize("parent", ["", "model", "0" * 63, "G" * 64, 3])
 def test_a_parent_that_is_no_hash_is_refused(parent):
-    with pytest.raises(ArtifactError, match="sha256 of the parent's manifest or none, found"):
+    with pytest.raises(ArtifactError, match=r"the parent's fingerprint .* or none, found"):
         replace(small_artifact().training, parent=parent)
 
 
@@ -602,3 +605,43 @@ def test_regimes_of_latents_are_those_of_the_reading():
     reading = artifact.read(artifact.probe)
     np.testing.assert_array_equal(artifact.regime_of(reading.latents), reading.regime)
     assert sp500_bars(0, 1).index[0] == artifact.training.trained_from
+
+
+def test_the_fingerprint_of_a_saved_model_is_that_of_the_model_in_memory(saved):
+    found = fingerprint(small_artifact())
+    assert re.fullmatch("[0-9a-f]{64}", found)
+    assert fingerprint(load_artifact(saved)) == found
+    assert json.loads((saved / "manifest.json").read_text())["fingerprint"] == found
+
+
+def moved_by_one_bit(artifact, name):
+    flow = deepcopy(artifact.state_flow)
+    flat = dict(flow.named_parameters())[name].view(-1)
+    flat[0] = torch.nextafter(flat[0], flat.new_tensor(torch.inf))
+    return replace(artifact, state_flow=flow)
+
+
+def test_whatever_differs_in_a_model_its_fingerprint_differs():
+    artifact = small_artifact()
+    direction, scaler, record = artifact.direction, artifact.scaler, artifact.training
+    others = [
+        replace(artifact, probe=artifact.probe[1:]),
+        replace(artifact, probe=artifact.probe.reshape(-1, 16)[::-1].copy()),
+        replace(artifact, direction=replace(direction, intercept=direction.intercept + 1e-15)),
+        replace(artifact, scaler=replace(scaler, centre=scaler.centre[::-1])),
+        replace(artifact, likelihood=replace(artifact.likelihood, false_alarm_rate=0.06)),
+        replace(artifact, regimes=artifact.regimes.relabelled(np.array([1, 0, 2]))),
+        replace(artifact, training=replace(record, seed=1)),
+        replace(artifact, training=replace(record, parent="0" * 64)),
+        replace(artifact, training=replace(record, metrics={**record.metrics, "a": 1.0})),
+        *(moved_by_one_bit(artifact, name) for name, _ in artifact.state_flow.named_parameters()),
+    ]
+    assert len({fingerprint(other) for other in [artifact, *others]}) == len(others) + 1
+
+
+def test_a_fingerprint_does_not_hang_on_what_a_machine_works_out_anew(monkeypatch):
+    artifact = small_artifact()
+    expected = fingerprint(artifact)
+    monkeypatch.setattr(TailLayer, "index", property(lambda self: self.log_excess))
+    monkeypatch.setattr(LikelihoodFilter, "low", 0.0)
+    assert fingerprint(artifact) == expected

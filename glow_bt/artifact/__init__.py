@@ -6,8 +6,9 @@
       model.safetensors   weights of both flows, regimes, direction, filter table, probe states
                           and what the trainer read off them
       manifest.json       schema version, configuration, feature spec, scaler, thresholds, tail
-                          indices, training interval, data hash, seed, versions, metrics, and
-                          the hashes of model.safetensors and of itself
+                          indices, training interval, data hash, seed, versions, metrics, the
+                          model's fingerprint and, of an adapted one, its parent's, and the
+                          hashes of model.safetensors and of itself
 
 There is no pickle. A folder appears whole or not at all. Loading proves the model before it
 may be used: schema, hashes, finite numbers, parts that belong together, and that probe states
@@ -15,7 +16,7 @@ get the same density, round trip, direction, regime and quantiles as on the trai
 """
 
 from glow_bt.artifact.folder import load_artifact, refuse_existing, save_artifact
-from glow_bt.artifact.manifest import SCHEMA_VERSION
+from glow_bt.artifact.manifest import SCHEMA_VERSION, fingerprint
 from glow_bt.artifact.model import Artifact, Reading, TrainingRecord
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Artifact",
     "Reading",
     "TrainingRecord",
+    "fingerprint",
     "load_artifact",
     "refuse_existing",
     "save_artifact",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +23,14 @@ from glow_bt.flows import Flow, UnivariateFlow, describe_flow, make_flow, tails_
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.regimes import Regimes
 
-__all__ = ["SCHEMA_VERSION", "check_finite", "from_parts", "manifest_of", "tensors_of"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "check_finite",
+    "fingerprint",
+    "from_parts",
+    "manifest_of",
+    "tensors_of",
+]
 
 SCHEMA_VERSION = 2
 
@@ -50,7 +59,35 @@ def tensors_of(artifact: Artifact) -> dict[str, Tensor]:
 
 def manifest_of(artifact: Artifact) -> dict[str, Any]:
     """Return everything else as JSON values; measurements that are not finite become null."""
-    likelihood, direction = artifact.likelihood, artifact.direction
+    values, likelihood = _values_of(artifact), artifact.likelihood
+    values["likelihood"] |= {
+        "low": likelihood.low,
+        "high": likelihood.high,
+        "how": "two-sided quantiles of the log-likelihood of held-out states",
+    }
+    return values | {
+        "tail_index": _tail_indices(artifact),
+        "fingerprint": fingerprint(artifact),
+    }
+
+
+def fingerprint(artifact: Artifact) -> str:
+    """Return 64 hex digits that stand for an artifact: equal ones hold the same model.
+
+    The sha256 of every tensor and value that the artifact is rebuilt from. What is only worked
+    out of these, such as thresholds and tail indices, is left out: its last bit may differ from
+    machine to machine, and a fingerprint must not.
+    """
+    digest = hashlib.sha256(json.dumps(_values_of(artifact), sort_keys=True).encode())
+    for name, tensor in sorted(tensors_of(artifact).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _values_of(artifact: Artifact) -> dict[str, Any]:
+    """Return the JSON values that `from_parts` reads."""
+    direction = artifact.direction
     record = asdict(artifact.training)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -58,13 +95,7 @@ def manifest_of(artifact: Artifact) -> dict[str, Any]:
         "scaler": artifact.scaler.to_dict(),
         "state_flow": describe_flow(artifact.state_flow),
         "return_flow": artifact.return_flow.config,
-        "tail_index": _tail_indices(artifact),
-        "likelihood": {
-            "false_alarm_rate": likelihood.false_alarm_rate,
-            "low": likelihood.low,
-            "high": likelihood.high,
-            "how": "two-sided quantiles of the log-likelihood of validation states",
-        },
+        "likelihood": {"false_alarm_rate": artifact.likelihood.false_alarm_rate},
         "direction": {
             "intercept": direction.intercept,
             "intercept_variance": direction.intercept_variance,

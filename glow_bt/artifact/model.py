@@ -35,18 +35,21 @@ class TrainingRecord:
         trained_until: stamp of the last bar used in any way, validation included.
         n_bars: bars in that interval, those lost to the purge included.
         bar_seconds: interval of the bars.
-        data_sha256: hash of the bars in that interval (`glow_bt.ohlcv.bars_sha256`).
+        data_sha256: hash of the bars in that interval (`glow_bt.ohlcv.bars_sha256`); of an
+            adapted model, of those that its parent had not seen.
         seed: seed of every random choice.
-        config: the trainer's settings.
+        config: the trainer's settings; of an adapted model its parent's, and under "adapt" those
+            of `glow_bt.training.adapt`.
         metrics: what was measured, in nats unless named otherwise.
         history: per flow, lists of training and validation loss by epoch: train_nll and
             validation_nll, or train_loss and validation_loss where it is no likelihood.
         versions: of the libraries involved.
-        parent: sha256 of the manifest of the artifact that this one was adapted from; None for
-            one that was trained from the start.
+        parent: fingerprint (`glow_bt.artifact.fingerprint`) of the artifact that this one was
+            adapted from; None for one that was trained from the start.
 
     Raises:
-        ArtifactError: if the interval has no time zone or no length, or the parent is no sha256.
+        ArtifactError: if the interval has no time zone or no length, or the parent is no
+            fingerprint.
     """
 
     trained_from: pd.Timestamp
@@ -70,8 +73,8 @@ class TrainingRecord:
             )
         if self.parent is not None and not re.fullmatch("[0-9a-f]{64}", str(self.parent)):
             raise ArtifactError(
-                f"expected the sha256 of the parent's manifest or none, found {self.parent!r}; "
-                "train again"
+                "expected the parent's fingerprint (64 hex digits) or none, found "
+                f"{self.parent!r}; train again"
             )
 
 
