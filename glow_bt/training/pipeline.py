@@ -34,7 +34,7 @@ from glow_bt.training.fitter import FlowFitter, Progress
 from glow_bt.training.loop import FitResult
 from glow_bt.training.measure import gaussian_nll, measure
 
-__all__ = ["train"]
+__all__ = ["library_versions", "probes", "regimes_of", "train"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def _train_fold(
             config.direction_horizon,
         ),
         regimes=_fit_regimes(state_flow, latents, data, train_rows, config, previous),
-        probe=_probes(x[validation_rows]),
+        probe=probes(x[validation_rows]),
         training=_record(bars, fold, config, metrics, history),
     )
 
@@ -158,7 +158,7 @@ def _fit_regimes(
     """Cluster training latents, or take the flow's own mixture, and give lasting names."""
     z = latents[train_rows]
     if isinstance(state_flow.prior, GaussianMixturePrior) and config.regime_method == "base":
-        regimes = _regimes_of(state_flow.prior)
+        regimes = regimes_of(state_flow.prior)
     else:
         regimes = Regimes.fit(z, config.num_regimes, config.regime_method, config.seed)
     labels = regimes.assign(z)
@@ -170,7 +170,7 @@ def _fit_regimes(
     return regimes.relabelled(match_labels(reference, labels, config.num_regimes))
 
 
-def _regimes_of(prior: GaussianMixturePrior) -> Regimes:
+def regimes_of(prior: GaussianMixturePrior) -> Regimes:
     """Return a mixture base's components as regimes: the posterior is the same."""
     return Regimes(
         weights=prior.logits.softmax(dim=0).numpy(),
@@ -187,7 +187,7 @@ def _direction_rows(
     return latents[rows], data.forward_return[rows]
 
 
-def _probes(held_out: Floats) -> Floats:
+def probes(held_out: Floats) -> Floats:
     """Return some 16 to 31 states, evenly spread over the held-out ones."""
     return np.ascontiguousarray(held_out[:: max(len(held_out) // _PROBES, 1)])
 
@@ -216,7 +216,7 @@ def _record(
         config=config.to_dict(),
         metrics=metrics,
         history=history,
-        versions=_versions(config.flow),
+        versions=library_versions(config.flow),
     )
 
 
@@ -246,13 +246,14 @@ def _checkpoint_maker(
     settings: dict[str, Any] = {
         "config": config.to_dict(),
         "spec": spec.to_dict(),
-        "versions": _versions(config.flow),
+        "versions": library_versions(config.flow),
         "bars": bars_sha256(bars),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return lambda name: Checkpoint(Path(folder) / f"{name}.checkpoint.safetensors", key)
 
 
-def _versions(family: str) -> dict[str, str]:
+def library_versions(family: str) -> dict[str, str]:
+    """Return the versions of everything that a model of this family depends on."""
     found = {name: version(name) for name in (*_LIBRARIES, *family_libraries(family))}
     return {"glow_bt": glow_bt.__version__, "python": platform.python_version(), **found}

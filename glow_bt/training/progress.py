@@ -22,14 +22,16 @@ class TrainingProgress:
 
     Args:
         console: where to; default standard error.
+        judged: what the second loss is of.
 
     Example:
         >>> with TrainingProgress() as progress:  # doctest: +SKIP
         ...     artifact = train(bars, config, progress=progress)
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, judged: str = "held out") -> None:
         self._console = console or Console(stderr=True)
+        self._judged = judged
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -65,7 +67,7 @@ class TrainingProgress:
         self._progress.update(
             self._tasks[flow],
             completed=epoch.number,
-            state=f"{name} {epoch.train_loss:.3f} / {epoch.validation_loss:.3f} held out"
+            state=f"{name} {epoch.train_loss:.3f} / {epoch.validation_loss:.3f} {self._judged}"
             f"{bits}{skipped}",
         )
 

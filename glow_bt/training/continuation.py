@@ -1,0 +1,157 @@
+"""Trains an artifact's flows further, and keeps each only if held-out rows say so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from glow_bt.artifact import Artifact
+from glow_bt.errors import TrainingError
+from glow_bt.flows import Flow, UnivariateFlow, describe_flow, make_flow
+from glow_bt.folds import Fold
+from glow_bt.training.config import TrainConfig
+from glow_bt.training.data import TrainingData
+from glow_bt.training.fitter import Progress
+from glow_bt.training.loop import Block, Epoch, fit_flow, mean_nll
+
+__all__ = ["Continuation", "FlowAdaptation"]
+
+Floats = npt.NDArray[np.float64]
+_Built = TypeVar("_Built", bound=Flow)
+
+
+@dataclass(frozen=True)
+class FlowAdaptation:
+    """What going on came to for one flow.
+
+    Attributes:
+        nll_before: mean NLL of the held-out rows under the parent's flow, nats; of scaled
+            states, or of next log returns in their own units.
+        nll_after: the same under the adapted flow; infinite if it could not be trained.
+        num_steps: training steps taken.
+        history: training and "validation" loss by epoch, both of the rows learnt from: of the
+            weights on their way, and of their running average.
+    """
+
+    nll_before: float
+    nll_after: float
+    num_steps: int = 0
+    history: Mapping[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the adapted flow is not worse than the parent's on held-out rows."""
+        return self.nll_after <= self.nll_before
+
+
+class Continuation:
+    """Trains copies of a model's flows further in float32, and measures them in float64.
+
+    Args:
+        config: the trainer's settings, with the rate and the seed to go on with.
+        max_steps: limit on the steps of each flow.
+        progress: called after each epoch.
+    """
+
+    def __init__(self, config: TrainConfig, max_steps: int, progress: Progress | None) -> None:
+        self.config = config
+        self.max_steps = max_steps
+        self.progress = progress
+
+    def state_flow(
+        self, artifact: Artifact, x: Floats, data: TrainingData, fold: Fold
+    ) -> tuple[Flow, FlowAdaptation]:
+        """Go on with the density of scaled states x (N, D), rows as in `data`.
+
+        Returns:
+            The flow that is kept, adapted or the artifact's own, and what adapting came to.
+        """
+        learnt, judged = (
+            Block(torch.from_numpy(x[data.rows(block)])) for block in (fold.train, fold.validation)
+        )
+        flow = artifact.state_flow
+        copy = _trainable(flow, lambda: make_flow(**describe_flow(flow)))
+        return self._adapted("state", flow, copy, learnt, judged, noise=self.config.noise)
+
+    def return_flow(
+        self, artifact: Artifact, x: Floats, data: TrainingData, fold: Fold
+    ) -> tuple[UnivariateFlow, FlowAdaptation]:
+        """Go on with the density of next returns given scaled states x (N, D).
+
+        Returns:
+            The flow that is kept, adapted or the artifact's own, and what adapting came to.
+        """
+        slices = [data.rows(block, ahead=1) for block in (fold.train, fold.validation)]
+        learnt, judged = (
+            Block(torch.from_numpy(data.next_return[rows])[:, None], torch.from_numpy(x[rows]))
+            for rows in slices
+        )
+        flow = artifact.return_flow
+        copy = _trainable(flow, lambda: UnivariateFlow(**flow.config))
+        # From returns over volatility to log returns: -ln p(r) = -ln p(u) + ln volatility.
+        log_volatility = float(np.log(data.volatility[slices[1]]).mean())
+        return self._adapted("return", flow, copy, learnt, judged, offset=log_volatility)
+
+    def _adapted(
+        self,
+        name: str,
+        flow: _Built,
+        copy: _Built,
+        learnt: Block,
+        judged: Block,
+        *,
+        noise: float = 0.0,
+        offset: float = 0.0,
+    ) -> tuple[_Built, FlowAdaptation]:
+        before = mean_nll(flow, judged) + offset
+        rows = _latest(learnt, self.max_steps, self.config.batch_size)
+        steps = math.ceil(len(rows.x) / self.config.batch_size)
+        epochs = self.max_steps // steps
+        config = replace(self.config, max_epochs=epochs, patience=epochs)
+
+        def report(epoch: Epoch) -> None:
+            if self.progress is not None:
+                self.progress(name, epoch, epochs, flow.num_features)
+
+        try:
+            # Judged by the rows it learns from: held-out ones must not choose the epoch.
+            fit = fit_flow(copy, rows, rows, config, noise=noise, report=report)
+        except TrainingError:
+            return flow, FlowAdaptation(before, math.inf)
+        copy.double().requires_grad_(False)
+        after = mean_nll(copy, judged) + offset
+        taken = steps * len(fit.epochs) - fit.skipped_steps
+        outcome = FlowAdaptation(
+            before, after if math.isfinite(after) else math.inf, taken, fit.history()
+        )
+        return (copy if outcome.kept else flow), outcome
+
+
+def _trainable(flow: _Built, build: Callable[[], _Built]) -> _Built:
+    """Return a float32 copy whose parameters are trained or not as in a newly built flow."""
+    # Building a flow draws its starting weights, which must not move the caller's stream.
+    with torch.random.fork_rng(devices=[]):
+        copy = build()
+    copy.load_state_dict(flow.state_dict())
+    return copy
+
+
+def _latest(block: Block, max_steps: int, batch_size: int) -> Block:
+    """Return the rows that one pass of at most `max_steps` steps takes, in float32.
+
+    Batch norm takes no batch of one row, so an oldest row that would be left over goes.
+    """
+    count = min(len(block.x), max_steps * batch_size)
+    count -= count % batch_size == 1
+
+    def latest(rows: Tensor) -> Tensor:
+        return rows[len(rows) - count :].float()
+
+    return Block(latest(block.x), None if block.context is None else latest(block.context))
