@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from datafeeds.samples import load_sp500
 from glow_bt.artifact import save_artifact
@@ -36,6 +37,16 @@ def test_the_cerebro_example_runs_as_written(tmp_path, monkeypatch, capsys):
     assert states["var"].lt(0).all()
     assert (states["exposure"] > 0).any(), "the example never bought"
     assert "5 rows x 10 columns" in capsys.readouterr().out
+
+
+def test_the_flow_example_runs_as_written(tmp_path, monkeypatch, capsys):
+    code = re.search(r"<!-- example: flows -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    (tmp_path / "example.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        runpy.run_path("example.py")
+    calm, wild = map(float, capsys.readouterr().out.strip(" []\n").split())
+    assert wild < 3 * calm < 0
 
 
 def test_every_command_line_in_readme_is_a_real_one():
