@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 import glow_bt
+from glow_bt.cli.adapt import adapt
 from glow_bt.cli.fetch import fetch
 from glow_bt.cli.options import ExampleGroup
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
@@ -38,7 +39,7 @@ def app() -> None:
     """
 
 
-for command in (demo, fetch, train, backtest, walk_forward, report):
+for command in (demo, fetch, train, adapt, backtest, walk_forward, report):
     app.add_command(command)
 
 

@@ -90,7 +90,7 @@ _TRAINING_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--patience", "patience", 20, "Epochs without a better validation loss before stopping."),
     ("--batch-size", "batch_size", 256, "Rows a training step."),
     ("--learning-rate", "learning_rate", 2e-3, "Adam's learning rate at the start."),
-    ("--noise", "noise", 0.0, "Normal noise on scaled states in training, against overfitting."),
+    ("--noise", "noise", 0.1, "Normal noise on scaled states in training, against overfitting."),
     ("--false-alarm-rate", "false_alarm_rate", 0.05, "Held-out states outside the filter."),
     ("--horizon", "direction_horizon", 5, "Bars ahead that direction is fitted on."),
     ("--regimes", "num_regimes", 3, "Number of regimes."),

@@ -76,10 +76,13 @@ def adapt(
     and the parent's stays. Nothing else looks at held-out rows, but for the likelihood filter's
     ranks, taken from them anew for a new state flow.
 
-    Scaler, features, direction and regimes stay the parent's: they read latents that a few small
-    steps move little (see `Adaptation.latent_shift`). Regimes that are the components of a
-    mixture base follow it and keep their numbers. After many adaptations, or a large shift,
-    train anew. Torch runs on one thread, and its global random state is left as it was.
+    Scaler, features, direction and regimes stay the parent's. The last two read latents, which
+    move: at the defaults, on two years of daily bars of the S&P 500 at a time, by 0.3 to 0.5 of
+    their deviation, so that 78 to 92 % of held-out states keep their regime (`latent_shift` and
+    the metric regime_agreement say so). Regimes that are the components of a mixture base follow
+    it and keep their numbers. After many adaptations, or a larger shift, train anew.
+
+    Torch runs on one thread, and its global random state is left as it was.
 
     Args:
         artifact: the parent.
