@@ -55,6 +55,7 @@ bench-speed: $(PEERS)
 
 bench-density: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.density tails
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.density market $(if $(BTC_BARS),--btc "$(BTC_BARS)")
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ FOLDER = Path(__file__).parents[1]
 QUICK = ("encode-1", "encode-256", "sample-1000", "train-256")
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str]) -> int:
     """Time, print the page, and write speed.md and speed.json if every task was timed."""
     options = _options(words)
     chosen = options.only or (QUICK if options.quick else [task.key for task in TASKS])
@@ -37,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
         slice_seconds = 0.002 if options.quick else 0.02
         measured = measure(everyone, tasks, size.features, rounds, slice_seconds, tick)
         found = verdicts(measured.seconds, {c.name: c.group for c in everyone})
-        results = numbers(measured, everyone, size, found)
+        results = numbers(measured, everyone, size, found, _command(words))
     text = page(results)
     print(text)
     for name in missing_peers():
@@ -49,7 +50,11 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _options(words: Sequence[str] | None) -> argparse.Namespace:
+def _command(words: Sequence[str]) -> str:
+    return f'make bench-speed ARGS="{" ".join(words)}"' if words else "make bench-speed"
+
+
+def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     keys = [task.key for task in TASKS]
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing compiled")
@@ -71,4 +76,4 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -24,9 +24,10 @@ def contenders(size: Size, *, compiled: bool = True) -> list[Contender]:
         compiled: whether training is also timed through torch.compile.
     """
     ours: list[Contender] = [Ours(size, "float32"), Ours(size, "float64")]
+    others: list[Contender] = [Ours(size, "float32", tails=False)]
     if compiled:
-        ours.append(Ours(size, "float32", compiled=True))
-    others = [Ours(size, "float32", tails=False), OurModule(size), BareProducts(size)]
+        others.append(Ours(size, "float32", compiled=True))
+    others += [OurModule(size), BareProducts(size)]
     return [*ours, *_peers(size, compiled), *others, RowLoop(size)]
 
 

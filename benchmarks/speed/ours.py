@@ -43,7 +43,8 @@ class Ours(Contender):
         size: of the flow.
         dtype: "float32" or "float64", of inference.
         tails: whether the tail layer, which no peer has, comes first.
-        compiled: only a training step, through torch.compile.
+        compiled: only a training step, through torch.compile; a reference, because the trainer
+            offers no such setting.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Ours(Contender):
     ) -> None:
         words = [dtype, *([] if tails else ["no tail layer"]), *(["compiled"] if compiled else [])]
         self._size, self._dtype, self._tails, self._compiled = size, dtype, tails, compiled
-        group = "ours" if tails else "reference"
+        group = "ours" if tails and not compiled else "reference"
         super().__init__(f"glow_bt {', '.join(words)}", group, count_parameters(self._flow()))
 
     def encode(self, x: Tensor) -> Call | None:

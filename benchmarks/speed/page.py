@@ -31,9 +31,11 @@ def numbers(
     contenders: Sequence[Contender],
     size: Size,
     verdicts: Sequence[Verdict],
+    command: str = "make bench-speed",
 ) -> dict[str, Any]:
     """Return everything measured, ready for JSON; times in seconds."""
     return {
+        "command": command,
         "machine": machine(),
         "size": asdict(size),
         "contenders": {
@@ -72,7 +74,8 @@ def page(results: Mapping[str, Any]) -> str:
     size = ", ".join(f"{key} {value}" for key, value in results["size"].items())
     parts = [
         "# Speed",
-        "Command: `make bench-speed`. How it is measured and how to read it: [README](README.md).",
+        f"Command: `{results['command']}`. How it is measured and how to read it: "
+        "[README](README.md).",
         f"Machine: {facts}.\n\nSize: {size}.",
         "## Bars\n\n" + _bars(results["bars"]),
     ]
@@ -114,7 +117,7 @@ def _times(results: Mapping[str, Any], tasks: Sequence[Task]) -> str:
             count = f"{contender['parameters']:,}" if contender["parameters"] else ""
             cells = [_cell(t, s) for t, s in zip(tasks, spreads, strict=True)]
             rows.append([name, count, *cells])
-    return table(["", "parameters", *(f"{task.rows:,} rows" for task in tasks)], rows)
+    return table(["", "parameters", *(_rows(task.rows) for task in tasks)], rows)
 
 
 def _cell(task: Task, spread: Mapping[str, Any] | None) -> str:
@@ -124,6 +127,10 @@ def _cell(task: Task, spread: Mapping[str, Any] | None) -> str:
     if task.kind == "train":
         return f"{task.rows / median:,.0f} ({task.rows / least:,.0f})"
     return f"{duration(median)} ({duration(least)})"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def duration(seconds: float) -> str:

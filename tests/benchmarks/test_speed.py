@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed.bare import BareProducts
+from benchmarks.speed.bare import BLOCK_ROWS, BareProducts
 from benchmarks.speed.contender import Contender, Size, training_step
 from benchmarks.speed.line_up import contenders, missing_peers
 from benchmarks.speed.page import duration, numbers, page, table
@@ -163,6 +163,14 @@ def test_bare_products_are_those_of_the_flow():
     assert shapes[:4] == [(16, 16), (8, 128), (128, 128), (128, 16)]
     assert shapes[-4:] == [(4, 4), (2, 128), (128, 128), (128, 4)]
     assert all(first[1] == second[0] for first, second in pairwise(shapes[1:4]))
+
+
+def test_bare_products_take_every_row_once(monkeypatch):
+    rows = []
+    monkeypatch.setattr(torch, "mm", lambda left, right, out: rows.append(len(left)))
+    BareProducts(SMALL).sample(2 * BLOCK_ROWS + 7)()
+    products = SMALL.levels * SMALL.steps * 4
+    assert rows == [*[BLOCK_ROWS] * 2 * products, *[7] * products]
 
 
 def test_the_textbook_loop_is_a_density():
