@@ -46,7 +46,10 @@ def differences(a, b):
     assert left.keys() == right.keys()
     names = {name for name in left if not torch.equal(left[name], right[name])}
     flat = [pd.json_normalize(manifest_of(m)).iloc[0].to_dict() for m in (a, b)]
-    return names | {key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)}
+    changed = {key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)}
+    # A hash of all the rest, which differs if anything does.
+    assert ("fingerprint" in changed) == bool(names | changed)
+    return (names | changed) - {"fingerprint"}
 
 
 def states_of(bars, artifact):
