@@ -6,12 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from glow_bt.artifact import Artifact, save_artifact
+from glow_bt.artifact import save_artifact
 from glow_bt.errors import (
     ArtifactError,
     ConfigError,
     DataError,
-    FlowError,
     LookAheadError,
     TooFewBarsError,
 )
@@ -265,28 +264,6 @@ def test_var_levels_outside_0_and_a_half_are_refused(bars):
             Scorer(small_artifact(), var_level=level)
         with pytest.raises(ConfigError, match=r"VaR level inside \(0, 0.5\]"):
             Scorer(small_artifact()).value_at_risk(bars, [0.01, level])
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_users_threads_are_given_back_even_after_an_error(
-    scorer, bars, scores, threads, monkeypatch
-):
-    def fail(artifact, states):
-        assert torch.get_num_threads() == 1
-        raise FlowError
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        np.testing.assert_array_equal(scorer.score(bars), scores)
-        scorer.latents(bars)
-        assert torch.get_num_threads() == threads
-        monkeypatch.setattr(Artifact, "read", fail)
-        with pytest.raises(FlowError):
-            scorer.score(bars)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_mixture_base_scores_too(bars):

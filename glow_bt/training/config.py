@@ -100,8 +100,8 @@ class TrainConfig:
     patience: int = 20
     batch_size: int = 256
     learning_rate: float = 2e-3
-    ema_decay: float = 0.995
-    noise: float = 0.0
+    ema_decay: float = 0.0
+    noise: float = 0.1
     weight_decay: float = 1e-2
     clip_norm: float = 5.0
     false_alarm_rate: float = 0.05
