@@ -258,7 +258,10 @@ class _Fit:
         self.flow.train()
         total, seen, skipped = 0.0, 0, 0
         order = torch.randperm(len(self.train.x), generator=self.generator)
-        for index in torch.split(order, self.config.batch_size):
+        batches = torch.split(order, self.config.batch_size)
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            batches = batches[:-1]  # a single row has no moments for a batch norm
+        for index in batches:
             rows = self.train.rows(index)
             self.optimizer.zero_grad()
             x = self._blurred(rows.x)

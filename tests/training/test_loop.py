@@ -150,6 +150,13 @@ def test_training_stops_when_validation_does_not_improve():
     assert len(fit.epochs) == fit.best_epoch + 5
 
 
+def test_a_row_left_over_is_no_batch():
+    flow = seeded(lambda: Glow(2, num_levels=1, num_steps=2, hidden_dim=8, norm="batchnorm"))
+    fit = fit_flow(flow, sample(65), sample(50, seed=1), config(max_epochs=2))
+    assert fit.skipped_steps == 0
+    assert math.isfinite(fit.best_loss)
+
+
 def test_the_learning_rate_falls_to_0_like_a_cosine():
     settings = config(max_epochs=8, learning_rate=1e-6, patience=8)
     fit = fit_flow(small_glow(), sample(64), sample(64, seed=1), settings)
