@@ -8,6 +8,7 @@ from torch import Tensor
 from glow_bt.flows.base import Bijection, Context, PerRow, Rows
 from glow_bt.flows.conv1x1 import InvertibleConv1x1, Mixing, Reverse
 from glow_bt.flows.coupling import COUPLINGS
+from glow_bt.flows.level_autograd import is_compiled_for, take_steps
 from glow_bt.flows.nets import StackedNet
 from glow_bt.flows.norms import ActNorm, BatchNorm, Norm
 
@@ -69,6 +70,9 @@ class GlowLevel(Bijection):
         if self.norm.observes():
             return self._observing(x, context)
         matrices, shifts, constant = self.affine_maps()
+        if self.training and is_compiled_for(x, context, self.coupling, self.nets):
+            h, change = take_steps(x, context, matrices, shifts, self.coupling, self.nets)
+            return h, change + constant
         h, log_det = x, constant.expand(x.shape[0])
         for matrix, shift, net in zip(
             matrices.unbind(), shifts.unbind(), self.nets.unbind(), strict=True

@@ -35,6 +35,7 @@ __all__ = [
     "split_power",
     "square_root",
     "store",
+    "sum_of_lanes",
     "vector_of",
 ]
 
@@ -198,6 +199,24 @@ def square_root(typing: Any, x: Any) -> Any:
         return _call(builder, "sqrt", args)
 
     return x(x), codegen
+
+
+@intrinsic
+def sum_of_lanes(typing: Any, x: Any) -> Any:
+    """Return the sum of all lanes, a number."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = args[0].type
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(kind.element, [kind.element, kind]),
+            f"llvm.vector.reduce.fadd.v{kind.count}f{sig.args[0].dtype.bitwidth}",
+        )
+        # Halves are added, then halves of these; in order it would take one lane at a time.
+        start = ir.Constant(kind.element, 0.0)
+        return builder.call(function, [start, args[0]], fastmath=("reassoc",))
+
+    return x.dtype(x), codegen
 
 
 @intrinsic

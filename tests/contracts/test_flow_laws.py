@@ -156,7 +156,8 @@ def test_a_loaded_flow_gives_the_same_density_to_the_bit(name, training, tmp_pat
     other.load_state_dict(load_file(tmp_path / "flow.safetensors"))
     x, context = draw_rows(flow, 64, seed=2)
     x = 5 * x + 3  # rows from which an ActNorm would start quite differently
-    assert torch.equal(other.log_prob(x, context), flow.log_prob(x, context))
+    with torch.no_grad():
+        assert torch.equal(other.log_prob(x, context), flow.log_prob(x, context))
     for key, value in flow.state_dict().items():
         assert torch.equal(other.state_dict()[key], value)
 
