@@ -176,6 +176,7 @@ class _Fit:
         self.validation = validation
         self.config = config
         self.noise = noise
+        self.weights = list(flow.parameters())
         self.optimizer = _adam(flow, config)
         steps = math.ceil(len(train.x) / config.batch_size)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
@@ -267,7 +268,9 @@ class _Fit:
             x = self._blurred(rows.x)
             loss = self.flow.objective(x, rows.context, self.generator).mean()
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(
+                self.weights, self.config.clip_norm, foreach=True
+            )
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 skipped += 1
                 continue
