@@ -233,11 +233,18 @@ def final_table(results: dict[str, list[Fitted]]) -> str:
 
 
 def search_table(results: list[Fitted]) -> str:
+    """Return what was tried; a best epoch that is the last says more epochs might help."""
     rows = [
-        [r.candidate.family, r.candidate.label, f"{r.parameters:,}", f"{r.validation_nll:.3f}"]
+        [
+            r.candidate.family,
+            r.candidate.label,
+            f"{r.parameters:,}",
+            f"{r.validation_nll:.3f}",
+            f"{r.course['best_epoch']} of {r.course['epochs']}" if "epochs" in r.course else "",
+        ]
         for r in results
     ]
-    return table(["", "setting", "parameters", "validation NLL"], rows)
+    return table(["", "setting", "parameters", "validation NLL", "best epoch"], rows)
 
 
 def numbers(each: Market, search: list[Fitted], final: dict[str, list[Fitted]]):
