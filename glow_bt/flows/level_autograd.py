@@ -97,10 +97,12 @@ class _Steps(Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         from glow_bt.fused.level_forward import forward, saved_size
+        from glow_bt.fused.level_kernels import prepare
         from glow_bt.fused.level_layout import Layout
 
         rows, contexts = _array(x), _array(context)
         maps, shifts = _arrays(parameters[::2]), _arrays(parameters[1::2])
+        prepare(rows.dtype)
         layout = Layout.of(maps, contexts.shape[1])
         bounds = nets._INPUT_BOUND, scale_bound
         saved = np.empty(saved_size(layout, len(rows), rows.itemsize), rows.dtype)
