@@ -28,6 +28,7 @@ HOMES = {
     "ccxt": ("datafeeds.bybit_client",),
     "quantstats": ("glow_bt.evaluation.tearsheet",),
     "zuko": ("glow_bt.flows.zuko_flows",),
+    "numba": ("glow_bt.fused",),
     "matplotlib": (
         "glow_bt.evaluation.canvas",
         "glow_bt.evaluation.flow_pictures",
@@ -208,6 +209,26 @@ def test_public_names_are_declared_in_order(path):
     assert list(exported) == sorted(set(exported), key=constants_then_classes_then_functions)
     assert set(exported) <= bound
     assert public <= set(exported)
+
+
+@each_module
+def test_private_names_stay_in_their_module(path):
+    tree = tree_of(path)
+    modules = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and is_within(node.module, "glow_bt")
+        for alias in node.names
+    }
+    assert not {name for name in modules if name.startswith("_")}
+    modules = {name for name in modules if name.islower()}  # a named tuple's _fields are public
+    assert not {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and re.match("_[^_]", node.attr)
+        and ast.unparse(node.value) in modules
+    }
 
 
 @each_module

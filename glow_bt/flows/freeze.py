@@ -70,7 +70,7 @@ def freeze_tails(layer: TailLayer) -> TailPart:
     moves = None
     if layer.net is not None:
         moves = TailMoves(
-            _net(layer.net), tails._LOCATION_BOUND, tails._LOG_SCALE_BOUND, tails._LOG_INDEX_BOUND
+            _net(layer.net), tails.LOCATION_BOUND, tails.LOG_SCALE_BOUND, tails.LOG_INDEX_BOUND
         )
     return TailPart(
         location=_array(zeros if layer.location is None else layer.location),
@@ -84,7 +84,7 @@ def freeze_tails(layer: TailLayer) -> TailPart:
 @torch.no_grad()
 def freeze_univariate(flow: UnivariateFlow) -> TailPart:
     """Return a `UnivariateFlow` as one tail layer: the context moves its log-scale alone."""
-    bound = univariate._LOG_SCALE_BOUND
+    bound = univariate.LOG_SCALE_BOUND
     log_scale, moves = _array(flow.log_scale), None
     net = _net(flow.net)
     if flow.context_features:
@@ -136,13 +136,13 @@ def _coupling(kind: Coupling, net: NetPart) -> CouplingPart:
     settings = None
     if name == "spline":
         settings = SplineSettings(
-            spline.NUM_BINS, spline.HALF_WIDTH, spline._MIN_SHARE, spline._MIN_SLOPE
+            spline.NUM_BINS, spline.HALF_WIDTH, spline.MIN_SHARE, spline.MIN_SLOPE
         )
-    return CouplingPart(name, net, nets._LOG_SCALE_BOUND, settings)
+    return CouplingPart(name, net, nets.LOG_SCALE_BOUND, settings)
 
 
 def _affine(part: ConditionalAffine) -> CouplingPart:
-    return CouplingPart("affine", _net(part.net), nets._LOG_SCALE_BOUND)
+    return CouplingPart("affine", _net(part.net), nets.LOG_SCALE_BOUND)
 
 
 def _net(module: nn.Module) -> NetPart:
@@ -150,7 +150,7 @@ def _net(module: nn.Module) -> NetPart:
     if isinstance(module, nn.Sequential):
         linear = [layer for layer in module if isinstance(layer, nn.Linear)]
         maps = [AffineMap(_array(layer.weight), _array(layer.bias)) for layer in linear]
-        return NetPart(tuple(maps), nets._INPUT_BOUND)
+        return NetPart(tuple(maps), nets.INPUT_BOUND)
     (constant,) = module.parameters()
     return _constant(constant)
 
@@ -163,12 +163,12 @@ def _stacked(parameters: tuple[Tensor, ...]) -> NetPart:
         AffineMap(_array(weight.T), _array(bias))
         for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)
     ]
-    return NetPart(tuple(maps), nets._INPUT_BOUND)
+    return NetPart(tuple(maps), nets.INPUT_BOUND)
 
 
 def _constant(value: Tensor) -> NetPart:
     matrix = value.new_zeros(len(value), 0)
-    return NetPart((AffineMap(_array(matrix), _array(value)),), nets._INPUT_BOUND)
+    return NetPart((AffineMap(_array(matrix), _array(value)),), nets.INPUT_BOUND)
 
 
 def _base(prior: Prior) -> BasePart:

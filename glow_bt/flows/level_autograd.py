@@ -30,7 +30,7 @@ __all__ = ["is_compiled_for", "take_steps"]
 Array = npt.NDArray[np.floating[Any]]
 
 # Bounds on the log-scales of the couplings that kernels know; 0 where there are none.
-_SCALE_BOUNDS: dict[type[Coupling], float] = {Affine: nets._LOG_SCALE_BOUND, Additive: 0.0}
+_SCALE_BOUNDS: dict[type[Coupling], float] = {Affine: nets.LOG_SCALE_BOUND, Additive: 0.0}
 _DTYPES = (torch.float32, torch.float64)
 
 
@@ -104,7 +104,7 @@ class _Steps(Function):
         maps, shifts = _arrays(parameters[::2]), _arrays(parameters[1::2])
         prepare(rows.dtype)
         layout = Layout.of(maps, contexts.shape[1])
-        bounds = nets._INPUT_BOUND, scale_bound
+        bounds = nets.INPUT_BOUND, scale_bound
         saved = np.empty(saved_size(layout, len(rows), rows.itemsize), rows.dtype)
         z, log_det = np.empty_like(rows), np.empty_like(rows, shape=len(rows))
         forward(rows, contexts, maps, shifts, layout, bounds, saved, z, log_det)

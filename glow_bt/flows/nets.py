@@ -7,15 +7,22 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-__all__ = ["StackedNet", "bounded_input", "bounded_log_scale", "conditioner", "soft_bound"]
-
+__all__ = [
+    "INPUT_BOUND",
+    "LOG_SCALE_BOUND",
+    "StackedNet",
+    "bounded_input",
+    "bounded_log_scale",
+    "conditioner",
+    "soft_bound",
+]
 
 # Together these two bounds keep a trained float32 flow invertible to 1e-3 at 10 sigma: they hold
 # back how fast far-out rows grow from layer to layer, and how strongly networks react to them.
 # Without bounds errors of 1e9 were measured there; with twice the first and an elementwise tanh
 # for the second 2e-2, with these below 8e-4, all at the same held-out likelihood.
-_LOG_SCALE_BOUND = 0.5
-_INPUT_BOUND = 3.0
+LOG_SCALE_BOUND = 0.5
+INPUT_BOUND = 3.0
 
 
 def soft_bound(x: Tensor, bound: float) -> Tensor:
@@ -25,7 +32,7 @@ def soft_bound(x: Tensor, bound: float) -> Tensor:
 
 def bounded_log_scale(raw: Tensor) -> Tensor:
     """Return the log-scale of a layer from a network's output, inside (-1/2, 1/2)."""
-    return soft_bound(raw, _LOG_SCALE_BOUND)
+    return soft_bound(raw, LOG_SCALE_BOUND)
 
 
 def bounded_input(condition: Tensor) -> Tensor:
@@ -34,7 +41,7 @@ def bounded_input(condition: Tensor) -> Tensor:
     Near the identity for rows of a root mean square well below b = 3, below b everywhere.
     """
     mean_square = condition.square().mean(dim=1, keepdim=True)
-    return condition * torch.rsqrt(1.0 + mean_square / _INPUT_BOUND**2)
+    return condition * torch.rsqrt(1.0 + mean_square / INPUT_BOUND**2)
 
 
 def conditioner(

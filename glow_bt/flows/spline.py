@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softmax, softplus
 
-__all__ = ["HALF_WIDTH", "NUM_BINS", "NUM_KNOT_PARAMETERS", "spline_forward", "spline_inverse"]
+__all__ = [
+    "HALF_WIDTH",
+    "MIN_SHARE",
+    "MIN_SLOPE",
+    "NUM_BINS",
+    "NUM_KNOT_PARAMETERS",
+    "spline_forward",
+    "spline_inverse",
+]
 
 # Bins between the ends, and half the length of what they cover; outside the spline is the
 # identity. Latents come to couplings with unit deviation.
@@ -19,10 +27,10 @@ NUM_KNOT_PARAMETERS = 3 * NUM_BINS - 1
 # No bin is narrower or lower than this share of all, no slope below this. With a hundredth for
 # both a fitted float32 flow came back to 5e-3 only at 10 sigma, with these to 5e-4, at the same
 # likelihood.
-_MIN_SHARE = 0.03
-_MIN_SLOPE = 0.1
-# softplus of this is 1 - _MIN_SLOPE, so that parameters of zero give slope 1 everywhere.
-_UNIT_SLOPE = math.log(math.expm1(1.0 - _MIN_SLOPE))
+MIN_SHARE = 0.03
+MIN_SLOPE = 0.1
+# softplus of this is 1 - MIN_SLOPE, so that parameters of zero give slope 1 everywhere.
+_UNIT_SLOPE = math.log(math.expm1(1.0 - MIN_SLOPE))
 
 
 def spline_forward(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,13 +91,13 @@ def _log_slope(
 def _knots(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return abscissas, ordinates and slopes of the knots, (..., NUM_BINS + 1) each."""
     widths, heights, inner = torch.split(raw, [NUM_BINS, NUM_BINS, NUM_BINS - 1], dim=-1)
-    slopes = _MIN_SLOPE + softplus(inner + _UNIT_SLOPE)
+    slopes = MIN_SLOPE + softplus(inner + _UNIT_SLOPE)
     one = torch.ones_like(slopes[..., :1])
     return _cumulate(widths), _cumulate(heights), torch.cat([one, slopes, one], dim=-1)
 
 
 def _cumulate(raw: Tensor) -> Tensor:
-    share = _MIN_SHARE + (1 - NUM_BINS * _MIN_SHARE) * softmax(raw, dim=-1)
+    share = MIN_SHARE + (1 - NUM_BINS * MIN_SHARE) * softmax(raw, dim=-1)
     inner = 2 * HALF_WIDTH * share[..., :-1].cumsum(dim=-1) - HALF_WIDTH
     end = torch.full_like(inner[..., :1], HALF_WIDTH)
     return torch.cat([-end, inner, end], dim=-1)

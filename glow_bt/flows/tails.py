@@ -13,13 +13,13 @@ from glow_bt.flows.nets import conditioner, soft_bound
 from glow_bt.flows.tail_fit import fit_margins
 from glow_bt.flows.wallace import compress, stretch
 
-__all__ = ["TailLayer"]
+__all__ = ["LOCATION_BOUND", "LOG_INDEX_BOUND", "LOG_SCALE_BOUND", "TailLayer"]
 
 _START_INDEX = 30.0
 # How far a context moves the location (in scales), the log-scale and the log of the index.
-_LOCATION_BOUND = 0.5
-_LOG_SCALE_BOUND = 1.0
-_LOG_INDEX_BOUND = 0.5
+LOCATION_BOUND = 0.5
+LOG_SCALE_BOUND = 1.0
+LOG_INDEX_BOUND = 0.5
 
 
 class TailLayer(Bijection):
@@ -136,8 +136,8 @@ class TailLayer(Bijection):
         s = left.new_zeros(1) if self.log_scale is None else self.log_scale
         if self.net is not None and m is not None:
             shift, stretched, *moves = self.net(context).chunk(4, dim=1)
-            m = m + soft_bound(shift, _LOCATION_BOUND) * s.exp()
-            s = s + soft_bound(stretched, _LOG_SCALE_BOUND)
-            left = left + soft_bound(moves[0], _LOG_INDEX_BOUND)
-            right = right + soft_bound(moves[1], _LOG_INDEX_BOUND)
+            m = m + soft_bound(shift, LOCATION_BOUND) * s.exp()
+            s = s + soft_bound(stretched, LOG_SCALE_BOUND)
+            left = left + soft_bound(moves[0], LOG_INDEX_BOUND)
+            right = right + soft_bound(moves[1], LOG_INDEX_BOUND)
         return m, s, self.min_index + left.exp(), self.min_index + right.exp()

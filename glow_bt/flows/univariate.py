@@ -21,12 +21,12 @@ from glow_bt.flows.tails import TailLayer
 if TYPE_CHECKING:
     from glow_bt.fused import FusedUnivariate
 
-__all__ = ["UnivariateFlow"]
+__all__ = ["LOG_SCALE_BOUND", "UnivariateFlow"]
 
 # With indices above 1 the mean exists; the margin keeps the shortfall integral well behaved.
 _MIN_INDEX = 1.2
 # The context moves the scale by factors between exp(-1) and exp(1).
-_LOG_SCALE_BOUND = 1.0
+LOG_SCALE_BOUND = 1.0
 # Expected shortfall integrates over latents down to this far below the quantile's (or 0), where
 # even at the smallest index the integrand is below 1e-30.
 _ES_DEPTH = 30.0
@@ -156,7 +156,7 @@ class UnivariateFlow(IncreasingFlow):
 
     def _log_scale(self, like: Tensor, context: Tensor | None) -> Tensor:
         condition = like[:, :0] if context is None else context
-        change: Tensor = soft_bound(self.net(condition), _LOG_SCALE_BOUND)
+        change: Tensor = soft_bound(self.net(condition), LOG_SCALE_BOUND)
         return self.log_scale + change
 
 
