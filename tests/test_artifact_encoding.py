@@ -65,6 +65,15 @@ def test_a_module_runs_in_blocks_on_one_thread_and_gives_the_users_back(threads)
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize("name", ["glow-5", "flow_matching-6"])
+def test_no_density_is_nan_without_a_word(name):
+    flow = fitted(name)
+    states = np.zeros((5000, flow.num_features))
+    states[4500] = 1.7e308
+    with pytest.raises(FlowError, match=r"row 4500: \[1.7e\+308"):
+        encoder_of(flow)(states)
+
+
 @pytest.mark.parametrize("name", ["glow-5", "flow_matching-1-no-tails"])
 def test_rubbish_is_refused_either_way(name):
     flow = fitted(name)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from glow_bt.flows import Flow, Glow
+from glow_bt.flows.base import refuse_nan
 from glow_bt.threads import one_thread
 
 __all__ = ["Encoder", "encoder_of"]
@@ -26,8 +27,8 @@ def encoder_of(flow: Flow) -> Encoder:
     """Return a function from states (N, D) to latents (N, D) and log-densities (N,).
 
     A Glow is fused (see `glow_bt.flows.Glow.fused`); any other family runs as its module, on
-    one thread. Both can be pickled, and raise FlowError on a wrong width or a state that is not
-    finite.
+    one thread. Both can be pickled, and raise FlowError on a wrong width, a state that is not
+    finite, or one so far out that its density comes out as NaN.
     """
     if isinstance(flow, Glow):
         return cast("Encoder", flow.fused("float64").encode)
@@ -45,4 +46,6 @@ def _encode_by_module(flow: Flow, states: Floats) -> tuple[Floats, Floats]:
             z, log_det = flow(block)
             latents.append(z)
             log_prob.append(flow.prior.log_prob(z) + log_det)
-    return torch.cat(latents).numpy(), torch.cat(log_prob).numpy()
+    densities = torch.cat(log_prob)
+    refuse_nan(densities, rows)
+    return torch.cat(latents).numpy(), densities.numpy()

@@ -18,7 +18,7 @@ from glow_bt.errors import FlowError
 if TYPE_CHECKING:
     from glow_bt.flows.priors import Prior
 
-__all__ = ["Bijection", "Chain", "Flow"]
+__all__ = ["Bijection", "Chain", "Flow", "refuse_nan"]
 
 Rows = Float[Tensor, "n d"]
 Context = Float[Tensor, "n c"]
@@ -119,8 +119,7 @@ class Flow(Bijection):
                 far out that its density comes out as NaN.
         """
         log_prob = self._unchecked_log_prob(x, context)
-        if torch.isnan(log_prob.sum()):
-            _refuse_nan(log_prob, x)
+        refuse_nan(log_prob, x)
         return log_prob
 
     def objective(
@@ -201,6 +200,24 @@ class Flow(Bijection):
             )
 
 
+def refuse_nan(values: Tensor, x: Tensor, what: str = "density") -> None:
+    """Refuse results that are NaN, one value (N,) for each row x (N, D).
+
+    Raises:
+        FlowError: naming the first such row.
+    """
+    # The sum of others can be NaN too, of infinite ones.
+    if not torch.isnan(values.sum()):
+        return
+    bad = torch.isnan(values)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise FlowError(
+            f"expected a {what} of every row, found NaN for {int(bad.sum())}, first row {row}: "
+            f"{x[row].tolist()}; it lies beyond what {x.dtype} can compute, remove it"
+        )
+
+
 def _check_block(x: Tensor, width: int, dtype: torch.dtype, what: str) -> None:
     if x.ndim != 2 or x.shape[1] != width:
         raise FlowError(f"expected {what} of shape (N, {width}), found {tuple(x.shape)}")
@@ -217,15 +234,4 @@ def _check_block(x: Tensor, width: int, dtype: torch.dtype, what: str) -> None:
         raise FlowError(
             f"expected finite {what}, found {int(bad.sum())} that are not, first row {row}: "
             f"{x[row].tolist()}; remove or repair it"
-        )
-
-
-def _refuse_nan(log_prob: Tensor, x: Tensor) -> None:
-    """Refuse densities that are NaN; the sum of others can be NaN too, of infinite ones."""
-    bad = torch.isnan(log_prob)
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        raise FlowError(
-            f"expected a density of every row, found NaN for {int(bad.sum())}, first row {row}: "
-            f"{x[row].tolist()}; it lies beyond what {x.dtype} can compute, remove it"
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from glow_bt.errors import FlowError
-from glow_bt.flows.base import Context, Flow, PerRow, Rows
+from glow_bt.flows.base import Context, Flow, PerRow, Rows, refuse_nan
 
 __all__ = ["IncreasingFlow", "check_level"]
 
@@ -54,7 +54,9 @@ class IncreasingFlow(Flow):
         self._check_one_feature()
         self.check_rows(x, context)
         z, _ = self.forward(x, context)
-        return self.prior.cdf(z)
+        below = self.prior.cdf(z)
+        refuse_nan(below, x, "probability")
+        return below
 
     @torch.no_grad()
     def expected_shortfall(self, p: float, context: Context | None = None) -> PerRow:

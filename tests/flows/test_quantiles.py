@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,17 @@ def test_the_shortfall_of_a_normal_is_its_closed_form():
         found = super(UnivariateFlow, flow).expected_shortfall(p)
         assert found.item() == pytest.approx(expected, rel=1e-9)
         assert flow.expected_shortfall(p).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_probability_is_never_nan_without_a_word():
+    flow = deepcopy(fitted("glow-1"))
+    flow.tails.log_excess.fill_(-2.0)
+    x = torch.tensor([[0.0], [1e300], [1.7e308]], dtype=torch.float64)
+    assert flow.cdf(x[:2])[1] == 1.0
+    with pytest.raises(
+        FlowError, match=r"a probability of every row, found NaN for 1, first row 2"
+    ):
+        flow.cdf(x)
 
 
 def test_rubbish_is_refused():
