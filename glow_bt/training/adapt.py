@@ -108,8 +108,10 @@ def adapt(
     """
     config = _settings(artifact.training, max_steps, learning_rate, held_out, seed)
     frame, num_bars = _from_warm_up(validate_bars(bars), artifact)
+    if len(frame) > 1:  # before the bars are counted: of another interval none would be enough
+        stamps = pd.DatetimeIndex(frame.index).as_unit("ns").asi8
+        check_interval(stamps, artifact.training.bar_seconds)
     fold = _divide(frame, num_bars, artifact, held_out)
-    check_interval(pd.DatetimeIndex(frame.index).as_unit("ns").asi8, artifact.training.bar_seconds)
     data = prepare(frame, config, artifact.spec)
     x = artifact.scaler.transform(data.features)
     continuation = Continuation(config, max_steps, progress)

@@ -47,8 +47,8 @@ class FlowAdaptation:
 
     @property
     def kept(self) -> bool:
-        """Whether the adapted flow is not worse than the parent's on held-out rows."""
-        return self.nll_after <= self.nll_before
+        """Whether the adapted flow is finite and not worse than the parent's on held-out rows."""
+        return math.isfinite(self.nll_after) and self.nll_after <= self.nll_before
 
 
 class Continuation:

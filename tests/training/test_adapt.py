@@ -196,6 +196,7 @@ def test_a_fit_that_ends_nowhere_is_dropped():
         ([1.0, 1.1, 1.0, 0.9], ["return"]),
         ([1.0, math.nan, 1.0, 0.9], ["return"]),
         ([1.0, math.inf, 1.0, 1.0001], []),
+        ([math.inf, math.inf, math.inf, 1.0], ["return"]),
     ],
 )
 def test_each_flow_is_kept_if_it_is_not_worse(nlls, kept, monkeypatch):
@@ -436,8 +437,9 @@ def test_bars_of_another_interval_are_refused():
     bars = unseen_bars(NEW)
     bars.index = pd.date_range(bars.index[-1], periods=len(bars), freq="h", name="timestamp")
     alone = bars[bars.index > small_artifact().training.trained_until]
-    with pytest.raises(ArtifactError, match="expected bars every 1 days"):
-        adapt(small_artifact(), alone)
+    for few in (alone, alone.iloc[:2]):
+        with pytest.raises(ArtifactError, match="expected bars every 1 days"):
+            adapt(small_artifact(), few)
 
 
 @pytest.mark.parametrize(
