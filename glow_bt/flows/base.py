@@ -18,7 +18,7 @@ from glow_bt.errors import FlowError
 if TYPE_CHECKING:
     from glow_bt.flows.priors import Prior
 
-__all__ = ["Bijection", "Chain", "Flow", "refuse_nan"]
+__all__ = ["Bijection", "Chain", "Flow", "check_sizes", "refuse_nan"]
 
 Rows = Float[Tensor, "n d"]
 Context = Float[Tensor, "n c"]
@@ -197,6 +197,19 @@ class Flow(Bijection):
             raise FlowError(
                 f"expected one context a row, found {context.shape[0]} contexts "
                 f"for {x.shape[0]} rows"
+            )
+
+
+def check_sizes(**sizes: object) -> None:
+    """Refuse a size that is no whole number of at least 1.
+
+    Raises:
+        FlowError: naming the first such size.
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise FlowError(
+                f"expected {name} of at least 1, found {size!r}; give a whole number from 1 on"
             )
 
 

@@ -7,8 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from glow_bt.errors import FlowError
-from glow_bt.flows.base import Context, Flow, PerRow, Rows
+from glow_bt.flows.base import Context, Flow, PerRow, Rows, check_sizes
 from glow_bt.flows.ode import Field, integrate, time_features, velocity_field
 from glow_bt.flows.priors import NormalPrior
 from glow_bt.flows.tails import TailLayer
@@ -56,9 +55,7 @@ class FlowMatching(Flow):
         solver_steps: int = 8,
     ) -> None:
         super().__init__(num_features, context_features)
-        for name, size in (("hidden_dim", hidden_dim), ("solver_steps", solver_steps)):
-            if size < 1:
-                raise FlowError(f"expected {name} of at least 1, found {size}")
+        check_sizes(hidden_dim=hidden_dim, solver_steps=solver_steps)
         self.config: dict[str, int | bool] = {
             "num_features": num_features,
             "hidden_dim": hidden_dim,

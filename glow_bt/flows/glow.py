@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
-from glow_bt.flows.base import Context, PerRow, Rows
+from glow_bt.flows.base import Context, PerRow, Rows, check_sizes
 from glow_bt.flows.conv1x1 import InvertibleConv1x1
 from glow_bt.flows.coupling import COUPLINGS, ConditionalAffine
 from glow_bt.flows.level import MIXINGS, NORMS, GlowLevel
@@ -76,7 +76,7 @@ class Glow(IncreasingFlow):
         num_components: int = 4,
     ) -> None:
         super().__init__(num_features, context_features)
-        _check_sizes(num_levels=num_levels, num_steps=num_steps, hidden_dim=hidden_dim)
+        check_sizes(num_levels=num_levels, num_steps=num_steps, hidden_dim=hidden_dim)
         _check_choice("coupling", coupling, COUPLINGS)
         _check_choice("permutation", permutation, MIXINGS)
         _check_choice("norm", norm, NORMS)
@@ -193,12 +193,6 @@ def _level_widths(num_features: int, num_levels: int) -> list[int]:
 
 def _or_empty(context: Tensor | None, like: Tensor) -> Tensor:
     return like[:, :0] if context is None else context
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise FlowError(f"expected {name} of at least 1, found {size}")
 
 
 def _check_choice(name: str, value: str, choices: Mapping[str, object]) -> None:

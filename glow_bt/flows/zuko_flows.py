@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from glow_bt.errors import FlowError, MissingExtraError
-from glow_bt.flows.base import Context, Flow, PerRow, Rows
+from glow_bt.errors import MissingExtraError
+from glow_bt.flows.base import Context, Flow, PerRow, Rows, check_sizes
 from glow_bt.flows.ode import Field, integrate, velocity_field
 from glow_bt.flows.priors import make_prior
 from glow_bt.flows.tails import TailLayer
@@ -43,9 +43,7 @@ class _ZukoFlow(Flow):
         **sizes: int,
     ) -> None:
         super().__init__(num_features, context_features)
-        for name, size in sizes.items():
-            if size < 1:
-                raise FlowError(f"expected {name} of at least 1, found {size}")
+        check_sizes(**sizes)
         self.config: dict[str, int | str | bool] = {
             "num_features": num_features,
             **sizes,
@@ -298,6 +296,8 @@ class CNF(_ZukoFlow):
 
 
 def _applied(transform: Any, rows: Rows) -> tuple[Rows, PerRow]:  # noqa: ANN401
+    if not len(rows):  # zuko's networks take no empty batch
+        return rows, rows.new_zeros(0)
     moved: tuple[Rows, PerRow] = transform.call_and_ladj(rows)
     return moved
 

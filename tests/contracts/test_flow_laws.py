@@ -92,7 +92,7 @@ def test_log_det_is_that_of_the_jacobian_of_each_row(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("count", [0, 1, 7])
 def test_there_is_one_log_det_and_one_density_a_row(name, count):
     flow = fitted(name)
     x, context = draw_rows(flow, count, seed=2)

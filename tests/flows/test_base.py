@@ -12,6 +12,7 @@ from glow_bt.flows import (
     Split,
     TailLayer,
 )
+from glow_bt.flows.base import check_sizes
 
 
 def flow_of(num_features=3, context_features=0):
@@ -64,6 +65,13 @@ def test_a_chain_that_cannot_work_is_refused():
 def test_sizes_that_cannot_work_are_refused(sizes, message):
     with pytest.raises(FlowError, match=message):
         TailLayer(*sizes)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "8", None])
+def test_a_size_that_is_no_whole_number_of_at_least_1_is_named(size):
+    check_sizes(depth=1, width=8)
+    with pytest.raises(FlowError, match=f"width of at least 1, found {size!r}; give a whole"):
+        check_sizes(depth=1, width=size)
 
 
 def test_the_density_is_that_of_the_latents_times_the_change_of_volume():
