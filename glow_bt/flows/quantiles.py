@@ -23,6 +23,7 @@ _PIECES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 
 _NODES = 24
 # A mean exists if what the integral still gains at its end is below this share of it.
 _VANISHING = 1e-9
+_LEAST_PROBABILITY = np.finfo(np.float64).tiny
 # Rows x nodes that go through the flow at once.
 _CHUNK = 200_000
 
@@ -64,7 +65,8 @@ class IncreasingFlow(Flow):
 
         (1/p) * integral of the quantile over (0, p), with u = p exp(-s) by Gauss-Legendre
         quadrature (12 pieces of 24 nodes). Minus infinity where the lower tail is so heavy that
-        no mean exists.
+        no mean exists, or that it is not reached within float64 (of a power law with an index
+        below 1.03).
 
         Raises:
             FlowError: as `quantile` does.
@@ -72,7 +74,8 @@ class IncreasingFlow(Flow):
         check_level(p)
         self._check_one_feature()
         s, weights = _nodes()
-        quantiles = self._pushed(p * np.exp(-s), context)
+        # Of a p that is tiny itself, what would underflow to 0 weighs nothing.
+        quantiles = self._pushed(np.maximum(p * np.exp(-s), _LEAST_PROBABILITY), context)
         gains = quantiles * torch.from_numpy(np.exp(-s))
         total = gains @ torch.from_numpy(weights)
         # Not "not below": what is NaN or infinite does not vanish either.

@@ -13,6 +13,7 @@ from scipy.stats import qmc
 from glow_bt.errors import FlowError
 from glow_bt.fused.flow import FusedFlow
 from glow_bt.fused.parts import BasePart, MixtureBase, StudentTBase
+from glow_bt.fused.rows import as_rows, refuse
 
 __all__ = ["ScenarioBank"]
 
@@ -98,7 +99,8 @@ class ScenarioBank:
             (N, S, D); without context N is 1.
 
         Raises:
-            FlowError: on another width, or a context that the flow does not take.
+            FlowError: on another width, or a context that the flow does not take or that is
+                not finite.
         """
         if flow.num_features != self.num_features:
             raise FlowError(
@@ -106,9 +108,12 @@ class ScenarioBank:
                 f"of {flow.num_features}; make a bank for it"
             )
         latents = self.latents(flow.base)
-        if context is None:
-            return flow.decode(latents)[None]
-        contexts = np.asarray(context)
-        return np.stack(
-            [flow.decode(latents, np.broadcast_to(c, (len(latents), *c.shape))) for c in contexts]
-        )
+        if context is None or not flow.context_features:
+            return flow.decode(latents, context)[None]
+        contexts = as_rows(context, flow.context_features, flow.dtype, "contexts")
+        if not np.isfinite(contexts).all():
+            refuse(0, contexts, None, flow.dtype, "contexts")
+        scenarios = np.empty((len(contexts), *latents.shape), flow.dtype)
+        for drawn, own in zip(scenarios, contexts, strict=True):
+            drawn[:] = flow.decode(latents, np.broadcast_to(own, (len(latents), own.size)))
+        return scenarios

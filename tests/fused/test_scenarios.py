@@ -98,7 +98,11 @@ def test_rubbish_is_refused():
     conditional = fitted("glow-5-context").fused()
     with pytest.raises(FlowError, match=r"context of shape \(N, 3\), found none"):
         bank.scenarios(conditional)
-    with pytest.raises(FlowError, match=r"shape \(N, 3\), found \(64, 4\)"):
-        bank.scenarios(conditional, np.zeros((2, 4)))
+    for wrong, found in ((np.zeros((2, 4)), r"\(2, 4\)"), (np.zeros(3), r"\(3,\)")):
+        with pytest.raises(FlowError, match=rf"contexts of shape \(N, 3\), found {found}"):
+            bank.scenarios(conditional, wrong)
+    with pytest.raises(FlowError, match=r"contexts, found 1 that are not, first row 1: .*nan"):
+        bank.scenarios(conditional, [[0.0, 0.0, 0.0], [0.0, np.nan, 0.0]])
+    assert bank.scenarios(conditional, np.zeros((0, 3))).shape == (0, 64, 5)
     with pytest.raises(FlowError, match="expected no context"):
         bank.scenarios(fitted("glow-5").fused(), np.zeros((2, 3)))
