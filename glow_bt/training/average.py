@@ -37,15 +37,21 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, flow: Flow) -> None:
         """Take in the weights after a step."""
+        if not self.decay:
+            return  # the last weights are taken when they are asked for
         decay = min(self.decay, (1 + self.num_steps) / (10 + self.num_steps))
         weights: list[Tensor] = list(flow.parameters())
         torch._foreach_lerp_(self._averages, weights, 1 - decay)
         self.num_steps += 1
 
-    def take_buffers(self, flow: Flow) -> Flow:
-        """Copy what is no weight, such as running moments, and return the averaged flow."""
+    @torch.no_grad()
+    def averaged(self, flow: Flow) -> Flow:
+        """Return the averaged flow, with what is no weight, such as running moments, as it is."""
         for average, value in zip(self.flow.buffers(), flow.buffers(), strict=True):
             average.copy_(value)
+        if not self.decay:
+            for average, value in zip(self._averages, flow.parameters(), strict=True):
+                average.copy_(value)
         return self.flow
 
     def state(self) -> dict[str, Tensor]:

@@ -204,7 +204,7 @@ class _Fit:
     def run_epoch(self) -> Epoch:
         rate = self.optimizer.param_groups[0]["lr"]
         train_loss, skipped = self._take_steps()
-        averaged = self.average.take_buffers(self.flow)
+        averaged = self.average.averaged(self.flow)
         # The same draws after every epoch, so that epochs can be compared.
         validation_loss = mean_loss(averaged, self.validation, self.config.seed)
         number = len(self.result.epochs) + 1
