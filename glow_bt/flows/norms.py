@@ -122,13 +122,18 @@ class BatchNorm(Norm):
         return self.training
 
     def observe(self, step: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the running averages and return the batch's own scale and shift."""
+        """Move the running averages and return the batch's own scale and shift.
+
+        Moments that overflow move nothing: training skips such a step, and one far row would
+        spoil the averages for good.
+        """
         if x.shape[0] < 2:
             raise FlowError(f"expected training batches of at least 2 rows, found {x.shape[0]}")
         mean, var = x.mean(dim=0), x.var(dim=0)
-        with torch.no_grad():
-            self.running_mean[step] += _BATCH_MOMENTUM * (mean - self.running_mean[step])
-            self.running_var[step] += _BATCH_MOMENTUM * (var - self.running_var[step])
+        if torch.isfinite(mean).all() and torch.isfinite(var).all():
+            with torch.no_grad():
+                self.running_mean[step] += _BATCH_MOMENTUM * (mean - self.running_mean[step])
+                self.running_var[step] += _BATCH_MOMENTUM * (var - self.running_var[step])
         return _standardize(mean, var, self.log_scale[step], self.bias[step])
 
     def constants(self) -> tuple[Tensor, Tensor]:

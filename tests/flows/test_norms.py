@@ -133,3 +133,14 @@ def test_batch_norm_learns_through_the_moments_of_its_batch():
         return normalised(rows, *layer.observe(0, rows))
 
     assert torch.autograd.gradcheck(normalise, x)
+
+
+def test_a_batch_whose_moments_overflow_leaves_the_running_averages():
+    norm = BatchNorm(1, 2)
+    norm.observe(0, torch.randn(64, 2))
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    far = torch.randn(64, 2)
+    far[3, 0] = 1e30
+    norm.observe(0, far)
+    assert torch.equal(norm.running_mean, mean)
+    assert torch.equal(norm.running_var, var)
