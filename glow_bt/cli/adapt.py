@@ -76,7 +76,7 @@ def adapt(
     refuse_existing(out, overwrite=overwrite)
     parent = load_artifact(model)
     frame = load_bars(bars, fill_gaps)
-    with TrainingProgress(judged="averaged") as progress:
+    with TrainingProgress(judged="after") as progress:
         adaptation = adapt_model(parent, frame, max_steps=steps, progress=progress, **settings)
     if adaptation.kept:
         save_artifact(adaptation.artifact, out, overwrite=overwrite)

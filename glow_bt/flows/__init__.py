@@ -1,6 +1,6 @@
 """Normalizing flows in pure torch; nothing here knows a market."""
 
-from glow_bt.flows.base import Bijection, Chain, Flow
+from glow_bt.flows.base import Bijection, Flow
 from glow_bt.flows.conv1x1 import InvertibleConv1x1, Reverse
 from glow_bt.flows.coupling import ConditionalAffine
 from glow_bt.flows.families import (
@@ -30,7 +30,6 @@ __all__ = [
     "ActNorm",
     "BatchNorm",
     "Bijection",
-    "Chain",
     "ConditionalAffine",
     "Flow",
     "FlowMatching",

@@ -7,7 +7,7 @@ registry in tests/contracts/registry.py, which puts it through every law.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from glow_bt.errors import FlowError
 if TYPE_CHECKING:
     from glow_bt.flows.priors import Prior
 
-__all__ = ["Bijection", "Chain", "Flow", "check_sizes", "refuse_nan"]
+__all__ = ["Bijection", "Flow", "check_sizes", "refuse_nan"]
 
 Rows = Float[Tensor, "n d"]
 Context = Float[Tensor, "n c"]
@@ -64,40 +64,6 @@ class Bijection(nn.Module, ABC):
         Returns:
             x (N, D) and log_det (N,) = log |det dx/dz|.
         """
-
-
-class Chain(Bijection):
-    """Bijections one after another; log_det is the sum of theirs.
-
-    Args:
-        layers: of one width, first applied first. The context goes to those that take one.
-    """
-
-    def __init__(self, *layers: Bijection) -> None:
-        if not layers:
-            raise FlowError("expected at least one layer in a chain, found none")
-        contexts = max(layer.context_features for layer in layers)
-        widths = {layer.num_features for layer in layers}
-        if len(widths) > 1:
-            raise FlowError(f"expected layers of one width in a chain, found {sorted(widths)}")
-        super().__init__(layers[0].num_features, contexts)
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Apply the layers in order."""
-        h, log_det = x, x.new_zeros(x.shape[0])
-        for layer in self.layers:
-            h, change = layer(h, context if layer.context_features else None)
-            log_det = log_det + change
-        return h, log_det
-
-    def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
-        """Invert them in reverse order."""
-        h, log_det = z, z.new_zeros(z.shape[0])
-        for layer in reversed(cast("list[Bijection]", list(self.layers))):
-            h, change = layer.inverse(h, context if layer.context_features else None)
-            log_det = log_det + change
-        return h, log_det
 
 
 class Flow(Bijection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,8 @@ class Mixing(nn.Module, ABC):
         """Return the sum of the steps' log |det W|, a scalar."""
 
     @abstractmethod
-    def solve(self, rows: Tensor, step: int) -> Tensor:
-        """Return the x (N, D) with x W^T = rows for one step's W."""
+    def solver(self) -> Callable[[Tensor, int], Tensor]:
+        """Return a function from rows (N, D) and a step to the x (N, D) with x W^T = rows."""
 
 
 class InvertibleConv1x1(Mixing):
@@ -69,13 +70,18 @@ class InvertibleConv1x1(Mixing):
         """Return the ratio of largest to smallest singular value of each W; 1 at the start."""
         return [float(number) for number in torch.linalg.cond(self.weights().double())]
 
-    def solve(self, rows: Tensor, step: int) -> Tensor:
-        """Solve x W^T = rows by substitution."""
-        lower, upper = (stack[step] for stack in self._triangles())
-        columns = self.permutation[step].T @ rows.T
-        columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
-        solved: Tensor = torch.linalg.solve_triangular(upper, columns, upper=True)
-        return solved.T
+    def solver(self) -> Callable[[Tensor, int], Tensor]:
+        """Return a function that solves by substitution."""
+        lower, upper = self._triangles()
+
+        def solve(rows: Tensor, step: int) -> Tensor:
+            columns = torch.linalg.solve_triangular(
+                lower[step], self.permutation[step].T @ rows.T, upper=False, unitriangular=True
+            )
+            solved: Tensor = torch.linalg.solve_triangular(upper[step], columns, upper=True)
+            return solved.T
+
+        return solve
 
     def _triangles(self) -> tuple[Tensor, Tensor]:
         lower = self.lower.tril(-1) + self.eye
@@ -101,6 +107,6 @@ class Reverse(Mixing):
         """Return 0."""
         return self.matrix.new_zeros(())
 
-    def solve(self, rows: Tensor, step: int) -> Tensor:
-        """Reverse the features back."""
-        return rows.flip(1)
+    def solver(self) -> Callable[[Tensor, int], Tensor]:
+        """Return a function that reverses the features back."""
+        return lambda rows, _: rows.flip(1)

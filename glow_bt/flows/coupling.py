@@ -106,22 +106,20 @@ COUPLINGS: dict[str, Coupling] = {
 
 
 class ConditionalAffine(nn.Module):
-    """`Affine` with a network of its own: (log_s, t) = net(condition).
+    """`Affine` with a linear network of its own: (log_s, t) = net(condition).
 
-    The piece that splits and conditional densities share.
+    What standardises latents: at the splits, and at the end of a Glow.
 
     Args:
         num_features: width of y.
         condition_features: width of the condition; 0 makes log_s and t learned constants.
-        hidden_dim: width of the network's hidden layers.
-        hidden_layers: their number; 0 makes the network linear.
     """
 
-    def __init__(
-        self, num_features: int, condition_features: int, hidden_dim: int, hidden_layers: int = 2
-    ) -> None:
+    def __init__(self, num_features: int, condition_features: int) -> None:
         super().__init__()
-        self.net = conditioner(condition_features, hidden_dim, 2 * num_features, hidden_layers)
+        self.net = conditioner(
+            condition_features, hidden_dim=0, out_features=2 * num_features, hidden_layers=0
+        )
 
     def forward(self, y: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift y (N, D) given condition (N, K)."""

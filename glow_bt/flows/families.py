@@ -46,7 +46,7 @@ class _Configured(Protocol):
 
 _REGISTRY: dict[str, _Family] = {
     "glow": _Family(Glow),
-    # Dinh et al. 2017 (arXiv:1605.08803) and Dinh et al. 2015 (arXiv:1410.8516)
+    # Dinh et al. 2017 (arXiv:1605.08803) and Dinh et al. 2014 (arXiv:1410.8516)
     "realnvp": _Family(Glow, {"coupling": "affine", "permutation": "reverse"}),
     "nice": _Family(Glow, {"coupling": "additive", "permutation": "reverse"}),
     "maf": _Family(MAF, library="zuko"),

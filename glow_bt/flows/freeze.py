@@ -115,9 +115,10 @@ def _steps(level: GlowLevel) -> tuple[StepPart, ...]:
     mixing = None if level.mixing is None else deepcopy(level.mixing).double()
     weights = eye.expand(num_steps, width, width) if mixing is None else mixing.weights()
     steps = []
+    solve = None if mixing is None else mixing.solver()
     for k, net in enumerate(level.nets.unbind()):
         scale = log_scales[k].exp()
-        unmixed = eye if mixing is None else mixing.solve(eye, k).T
+        unmixed = eye if solve is None else solve(eye, k).T
         inverse = unmixed / scale[:, None]
         mixed = weights[k] @ shifts[k]
         steps.append(

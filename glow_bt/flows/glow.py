@@ -108,7 +108,7 @@ class Glow(IncreasingFlow):
             for width in widths
         )
         self.splits = nn.ModuleList(Split(width, context_features) for width in widths[:-1])
-        self.top = ConditionalAffine(widths[-1], context_features, hidden_dim=0, hidden_layers=0)
+        self.top = ConditionalAffine(widths[-1], context_features)
         self.prior = make_prior(base, num_features, num_components)
 
     def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:

@@ -85,6 +85,7 @@ class GlowLevel(Bijection):
         """Undo them in reverse order."""
         log_scales, shifts = self.norm.constants()
         nets = self.nets.unbind()
+        solve = None if self.mixing is None else self.mixing.solver()
         h, log_det = z, -self._constant(log_scales).expand(z.shape[0])
         for step in reversed(range(len(nets))):
             passed, changed = h.tensor_split([self.num_passed], dim=1)
@@ -92,8 +93,8 @@ class GlowLevel(Bijection):
             changed, change = self.coupling.inverse(changed, raw)
             log_det = log_det + change
             h = torch.cat([passed, changed], dim=1)
-            if self.mixing is not None:
-                h = self.mixing.solve(h, step)
+            if solve is not None:
+                h = solve(h, step)
             h = (h - shifts[step]) * (-log_scales[step]).exp()
         return h, log_det
 

@@ -29,9 +29,7 @@ class Split(Bijection):
             raise FlowError(f"expected at least 2 features to split, found {num_features}")
         self.num_latent = num_features // 2
         num_onward = num_features - self.num_latent
-        self.standardize = ConditionalAffine(
-            self.num_latent, num_onward + context_features, hidden_dim=0, hidden_layers=0
-        )
+        self.standardize = ConditionalAffine(self.num_latent, num_onward + context_features)
 
     def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
         """Return the row with its first part standardised; the rest is unchanged."""

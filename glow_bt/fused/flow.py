@@ -101,6 +101,8 @@ class FusedFlow:
         log_det = np.empty(len(latents), self.dtype)
         program = self._decoding
         bad = run(program.table, program.weights, latents, given, log_det)
+        if bad < 0 and np.isnan(latents).any():
+            bad = int(np.isnan(latents).any(axis=1).argmax())
         if bad >= 0:
             refuse(bad, z, context, self.dtype, "latents")
         return latents, log_det
@@ -128,10 +130,8 @@ class FusedFlow:
     def _contexts(self, context: npt.ArrayLike | None, count: int) -> Array:
         if self.context_features == 0:
             if context is not None:
-                found = np.shape(context)
                 raise FlowError(
-                    "expected no context for a flow of context_features=0, found one of shape "
-                    f"{found}; leave it out"
+                    "expected no context for a flow of context_features=0, found one; leave it out"
                 )
             return np.empty((count, 0), self.dtype)
         if context is None:

@@ -1,4 +1,4 @@
-"""A running average of a flow's weights, which generalises better than the last ones."""
+"""A running average of a flow's weights; it helps where they still swing in the end."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class FlowAdaptation:
             states, or of next log returns in their own units.
         nll_after: the same under the adapted flow; infinite if it could not be trained.
         num_steps: training steps taken.
-        history: training and "validation" loss by epoch, both of the rows learnt from: of the
-            weights on their way, and of their running average.
+        history: training and "validation" loss by epoch, both of the rows learnt from: on the
+            way through them, and after it.
     """
 
     nll_before: float

@@ -44,7 +44,7 @@ class Epoch:
     Attributes:
         number: from 1.
         train_loss: over the pass.
-        validation_loss: of the averaged weights after the pass.
+        validation_loss: of the weights after the pass, averaged if `ema_decay` is set.
         learning_rate: at the start of the pass.
         skipped_steps: steps whose loss or gradient was not finite.
         objective: what the losses are: "nll", or "loss" for another objective.
@@ -102,11 +102,11 @@ def fit_flow(
     """Minimise the flow's objective; the flow ends with its best epoch's weights.
 
     Adam with clipped gradients and a learning rate that falls to 0 like a cosine over
-    `config.max_epochs`. What is judged after each epoch, and kept, are averaged weights (see
-    `WeightAverage`); training stops when the validation loss has not improved for
-    `config.patience` epochs. A step whose loss or gradient is not finite is skipped and counted.
-    With a checkpoint, the state is saved after each epoch and an interrupted fit goes on to the
-    same result.
+    `config.max_epochs`. What is judged after each epoch, and kept, are the weights or, with
+    `config.ema_decay`, a running average of them (see `WeightAverage`); training stops when the
+    validation loss has not improved for `config.patience` epochs. A step whose loss or gradient is
+    not finite is skipped and counted. With a checkpoint, the state is saved after each epoch and
+    an interrupted fit goes on to the same result.
 
     Args:
         flow: trained in place.

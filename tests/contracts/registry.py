@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from glow_bt.flows import (
-    Chain,
     Flow,
     Glow,
     GlowLevel,
@@ -108,7 +107,6 @@ LAYERS = {
     "split-context": lambda: Split(5, context_features=2),
     "tails": lambda: TailLayer(5),
     "tails-context": lambda: TailLayer(5, context_features=2),
-    "chain": lambda: Chain(TailLayer(4), GlowLevel(4, 1, 16), GlowLevel(4, 1, 16, 2)),
 }
 if find_spec("zuko") is None:
     FLOWS = {

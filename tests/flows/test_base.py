@@ -5,11 +5,9 @@ from torch import nn
 
 from glow_bt.errors import FlowError
 from glow_bt.flows import (
-    Chain,
     Glow,
     GlowLevel,
     NormalPrior,
-    Split,
     TailLayer,
 )
 from glow_bt.flows.base import check_sizes
@@ -21,37 +19,6 @@ def flow_of(num_features=3, context_features=0):
     context = torch.randn(64, context_features) if context_features else None
     flow.log_prob(torch.randn(64, num_features), context)
     return flow.eval()
-
-
-def test_a_chain_applies_its_layers_in_order_and_inverts_them_in_reverse():
-    layers = [GlowLevel(3, 2, 8).double(), TailLayer(3).double(), GlowLevel(3, 1, 8).double()]
-    chain = Chain(*layers)
-    x = 2 + torch.randn(5, 3, dtype=torch.float64)
-    chain(x)
-    h, expected = x, torch.zeros(5, dtype=torch.float64)
-    for layer in layers:
-        h, change = layer(h)
-        expected = expected + change
-    z, log_det = chain(x)
-    assert torch.equal(z, h)
-    assert torch.equal(log_det, expected)
-    back, inverse_log_det = chain.inverse(z)
-    torch.testing.assert_close(back, x)
-    torch.testing.assert_close(inverse_log_det, -log_det)
-
-
-def test_a_chain_gives_the_context_to_those_that_take_one():
-    chain = Chain(TailLayer(3), Split(3, context_features=2))
-    assert chain.context_features == 2
-    z, _ = chain(torch.zeros(4, 3), torch.zeros(4, 2))
-    assert z.shape == (4, 3)
-
-
-def test_a_chain_that_cannot_work_is_refused():
-    with pytest.raises(FlowError, match="at least one layer in a chain, found none"):
-        Chain()
-    with pytest.raises(FlowError, match=r"one width in a chain, found \[2, 3\]"):
-        Chain(TailLayer(3), TailLayer(2))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_condition_numbers_are_those_of_the_matrices():
 def test_64_features_come_back_in_float32(mixing):
     x = 10 * torch.randn(256, 64)
     for step, weight in enumerate(mixing.weights()):
-        back = mixing.solve(x @ weight.T, step)
+        back = mixing.solver()(x @ weight.T, step)
         assert (back - x).abs().max() < 1e-3
 
 
@@ -74,5 +74,6 @@ def test_reverse_reverses_and_is_its_own_inverse():
     x = torch.arange(6.0).reshape(2, 3)
     for step, weight in enumerate(mixing.weights()):
         assert (x @ weight.T).tolist() == [[2, 1, 0], [5, 4, 3]]
-        assert torch.equal(mixing.solve(mixing.solve(x, step), step), x)
+        solve = mixing.solver()
+        assert torch.equal(solve(solve(x, step), step), x)
     assert mixing.log_det() == 0

@@ -95,7 +95,7 @@ def test_a_spline_coupling_bends_each_feature_by_its_own_knots():
 
 
 def test_an_affine_map_without_condition_is_one_for_all_rows():
-    affine = moved(ConditionalAffine(2, 0, hidden_dim=8))
+    affine = moved(ConditionalAffine(2, 0))
     y = rows(6, 2)
     z, log_det = affine(y, y[:, :0])
     slope = (z[1:] - z[0]) / (y[1:] - y[0])
