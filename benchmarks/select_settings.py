@@ -15,15 +15,22 @@ from glow_bt.training import TrainConfig, train
 
 SHARE = 0.4
 SETTINGS = [
-    {"hidden_dim": 32, "weight_decay": 1e-2},
-    {"hidden_dim": 32, "weight_decay": 1e-4},
-    {"hidden_dim": 32, "weight_decay": 1e-3},
-    {"hidden_dim": 32, "weight_decay": 3e-2},
-    {"hidden_dim": 16, "weight_decay": 1e-2},
-    {"hidden_dim": 64, "weight_decay": 1e-2},
-    {"hidden_dim": 32, "weight_decay": 1e-2, "num_levels": 1},
-    {"hidden_dim": 32, "weight_decay": 1e-2, "num_steps": 8},
-    {"hidden_dim": 32, "weight_decay": 1e-2, "base": "mixture"},
+    {},
+    {"noise": 0.0},
+    {"noise": 0.05},
+    {"noise": 0.2},
+    {"num_levels": 1, "num_steps": 8},
+    {"num_levels": 1, "num_steps": 12},
+    {"num_levels": 1, "num_steps": 16},
+    {"hidden_dim": 16},
+    {"hidden_dim": 64},
+    {"weight_decay": 1e-3},
+    {"batch_size": 128},
+    {"ema_decay": 0.995},
+    {"base": "mixture"},
+    {"coupling": "spline", "num_steps": 2},
+    {"flow": "realnvp"},
+    {"flow": "maf"},
 ]
 SEEDS = {"sp500": (0, 1, 2), "nasdaq": (0, 1, 2), "BTC hourly": (0,)}
 
@@ -38,7 +45,7 @@ def main(btc: str | None) -> None:
     print(f"|---|{'---|' * len(markets)}")
     for settings in SETTINGS:
         cells = [cell(name, bars, settings) for name, bars in markets.items()]
-        label = ", ".join(f"{key} {value}" for key, value in settings.items())
+        label = ", ".join(f"{key} {value}" for key, value in settings.items()) or "defaults"
         print(f"| {label} | {' | '.join(cells)} |", flush=True)
 
 
