@@ -50,9 +50,9 @@ def mean_and_spread(values: list[float], digits: int = 3) -> str:
     return f"{mean:{form}} ± {spread:{form}}"
 
 
-def write_report(name: str, report: Report, seconds: float) -> str:
-    """Write NAME.md and NAME.json beside this file; return the Markdown."""
-    page = "\n\n".join(
+def page_of(name: str, report: Report, seconds: float) -> str:
+    """Return a report as Markdown."""
+    return "\n\n".join(
         [
             f"# {report.title}",
             f"Command: `python -m benchmarks.density {name}` "
@@ -61,6 +61,11 @@ def write_report(name: str, report: Report, seconds: float) -> str:
             *(f"## {heading}\n\n{body}" for heading, body in report.tables.items()),
         ]
     )
+
+
+def write_report(name: str, report: Report, seconds: float) -> str:
+    """Write NAME.md and NAME.json beside this file; return the Markdown."""
+    page = page_of(name, report, seconds)
     (FOLDER / f"{name}.md").write_text(page + "\n", encoding="utf-8")
     numbers = {"seconds": round(seconds), "machine": _machine(), **report.numbers}
     text = json.dumps(_json_ready(numbers), indent=1, allow_nan=False)
