@@ -45,7 +45,8 @@ def main(words: Sequence[str]) -> int:
         print(f"{name} is not installed and was left out: pip install 'glow-bt[bench]'")
     if options.out is not None or tasks == TASKS:
         folder = options.out or FOLDER
-        (folder / "speed.md").write_text(text, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+    (folder / "speed.md").write_text(text, encoding="utf-8")
         (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
