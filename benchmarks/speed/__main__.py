@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> int:
     if options.out is not None or tasks == TASKS:
         folder = options.out or FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-    (folder / "speed.md").write_text(text, encoding="utf-8")
+        (folder / "speed.md").write_text(text, encoding="utf-8")
         (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
