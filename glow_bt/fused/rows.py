@@ -20,6 +20,8 @@ def as_rows(values: npt.ArrayLike, width: int, dtype: np.dtype[Any], what: str) 
     Raises:
         FlowError: on another shape, or values that are not real numbers.
     """
+    if type(values) is np.ndarray and values.dtype == dtype and values.shape[1:] == (width,):
+        return values.copy()  # at one row a call the checks below would be felt
     try:
         given = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
