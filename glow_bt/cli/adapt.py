@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glow_bt.cli.options import ExampleCommand, load_bars, out_option, output_options
+from glow_bt.cli.options import (
+    ExampleCommand,
+    load_bars,
+    model_option,
+    out_option,
+    output_options,
+)
 
 if TYPE_CHECKING:
     from glow_bt.training import Adaptation
@@ -26,12 +32,7 @@ __all__ = ["adapt"]
     ),
 )
 @click.argument("bars", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder that 'glow-bt train' or 'glow-bt adapt' wrote.",
-)
+@model_option
 @out_option(None, "the new model")
 @click.option(
     "--steps", type=int, default=200, show_default=True, help="Upper limit on training steps."

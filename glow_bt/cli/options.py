@@ -19,6 +19,7 @@ __all__ = [
     "ExampleGroup",
     "hidden_beside",
     "load_bars",
+    "model_option",
     "out_option",
     "output_options",
     "train_config",
@@ -51,6 +52,16 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+    )(function)
+
+
+def model_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --model for a folder with a trained model."""
+    return click.option(
+        "--model",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="Folder that 'glow-bt train' or 'glow-bt adapt' wrote.",
     )(function)
 
 

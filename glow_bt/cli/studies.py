@@ -14,6 +14,7 @@ from glow_bt.cli.options import (
     ExampleCommand,
     hidden_beside,
     load_bars,
+    model_option,
     out_option,
     output_options,
     train_config,
@@ -121,12 +122,7 @@ def walk_forward(
     examples=("glow-bt backtest btc.parquet --model models/btc --out results/btc",),
 )
 @click.argument("bars", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder that 'glow-bt train' wrote.",
-)
+@model_option
 @out_option(None, "the results")
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
 @click.option("--title", default=None, help="Heading of the pages; default: the file's name.")

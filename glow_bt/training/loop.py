@@ -194,7 +194,7 @@ class _Fit:
         order = torch.randperm(len(self.train.x), generator=self.generator)
         rows = self.train.rows(order[:_EVALUATION_ROWS])
         self.flow.objective(rows.x, rows.context, self.generator)
-        self.average = WeightAverage(self.flow, self.config.ema_decay)
+        self.average.restore(self.flow.state_dict(), 0)
 
     def is_over(self) -> bool:
         epochs = len(self.result.epochs)
