@@ -123,11 +123,11 @@ class SkewStudentShape:
     def quantile(self, p: npt.ArrayLike) -> Floats:
         """Return the p-quantile for each p: two halves of Student-t quantiles, stretched."""
         p = np.asarray(p, dtype=np.float64)
-        lower = (1 - self.skew) / 2
-        left = stdtrit(self.df, np.minimum(p / (1 - self.skew), 0.5)) * (1 - self.skew)
-        # By symmetry from the upper end, where 1 - p keeps its digits.
-        right = -stdtrit(self.df, np.minimum((1 - p) / (1 + self.skew), 0.5)) * (1 + self.skew)
-        stretched = np.where(p < lower, left, right)
+        below, above = 1 - self.skew, 1 + self.skew
+        left = p < below / 2
+        # The right half by symmetry from the upper end, where 1 - p keeps its digits.
+        tail = np.where(left, p / below, np.minimum((1 - p) / above, 0.5))
+        stretched = stdtrit(self.df, tail) * np.where(left, below, -above)
         return np.asarray((stretched * self._t_scale - self._a) / self._b, dtype=np.float64)
 
     def cdf(self, z: Floats) -> Floats:

@@ -103,7 +103,7 @@ class Scenarios:
         """Return (N,) the mean of the share p of lowest draws, of 1 - p of the highest ones."""
         share = min(p, 1 - p) * self.num_scenarios
         tail = self.extremes(tail_rank(min(p, 1 - p), self.num_scenarios), upper=p > 0.5)
-        return np.asarray(tail @ _tail_weights(tail.shape[1], share))
+        return np.asarray((tail * _tail_weights(tail.shape[1], share)).sum(axis=1))
 
     def cdf(self, returns: Floats) -> Floats:
         """Return (N,) the mid-rank of each of returns (N,) among its draws and itself."""
