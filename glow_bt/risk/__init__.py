@@ -1,7 +1,7 @@
-"""Tests of risk forecasts. Pure numpy and scipy; knows no model and no market.
+"""Forecasts of risk: measures, classical models, tests. Pure numpy and scipy; knows no market.
 
-VaR is the lower quantile of the next bar's log return, a negative number; a violation at bar
-t is r_{t+1} < VaR_t.
+Everything is a log return of the asset. VaR at p is the p-quantile, for small p a negative number;
+a violation is a return below it. Signs and units stand in `glow_bt.risk.forecasts`.
 """
 
 from glow_bt.risk.backtests import (
@@ -35,18 +35,67 @@ from glow_bt.risk.backtests import (
     traffic_light,
     violations,
 )
+from glow_bt.risk.baselines import (
+    BASELINES,
+    Baseline,
+    DividedHistory,
+    EwmaBaseline,
+    FilteredHistoricalSimulation,
+    FilteredVariance,
+    GarchBaseline,
+    GaussianBaseline,
+    HistoricalSimulation,
+    walk_forward,
+)
+from glow_bt.risk.distributions import (
+    LocationScale,
+    NormalShape,
+    SkewStudentShape,
+    StandardShape,
+    StudentShape,
+)
+from glow_bt.risk.forecasts import Forecasts, ReturnDistribution, forecasts_of
+from glow_bt.risk.measures import (
+    MIN_TAIL_SCENARIOS,
+    Estimate,
+    expected_shortfall,
+    relative_returns,
+    tail_probability,
+    value_at_risk,
+)
+from glow_bt.risk.scenarios import EmpiricalShape, Scenarios
 
 __all__ = [
+    "BASELINES",
+    "MIN_TAIL_SCENARIOS",
     "AcerbiSzekelyResult",
     "AndersonDarlingResult",
+    "Baseline",
     "BinomialResult",
     "ChristoffersenResult",
     "ConditionalCoverageResult",
     "DieboldMarianoResult",
+    "DividedHistory",
     "DynamicQuantileResult",
+    "EmpiricalShape",
+    "Estimate",
+    "EwmaBaseline",
+    "FilteredHistoricalSimulation",
+    "FilteredVariance",
+    "Forecasts",
+    "GarchBaseline",
+    "GaussianBaseline",
+    "HistoricalSimulation",
     "KolmogorovSmirnovResult",
     "KupiecResult",
+    "LocationScale",
     "McNeilFreyResult",
+    "NormalShape",
+    "ReturnDistribution",
+    "Scenarios",
+    "SkewStudentShape",
+    "StandardShape",
+    "StudentShape",
     "TrafficLightResult",
     "acerbi_szekely_test",
     "anderson_darling_test",
@@ -56,7 +105,9 @@ __all__ = [
     "diebold_mariano_test",
     "distribution_tail",
     "dynamic_quantile_test",
+    "expected_shortfall",
     "exponential_tail",
+    "forecasts_of",
     "fz0_loss",
     "fz0_losses",
     "kolmogorov_smirnov_test",
@@ -64,6 +115,10 @@ __all__ = [
     "mcneil_frey_test",
     "quantile_loss",
     "quantile_losses",
+    "relative_returns",
+    "tail_probability",
     "traffic_light",
+    "value_at_risk",
     "violations",
+    "walk_forward",
 ]
