@@ -22,64 +22,57 @@ import numpy.typing as npt
 
 from glow_bt.errors import ConfigError, DataError
 from glow_bt.risk.covariance import check_weights
+from glow_bt.risk.measures import Estimate, expected_shortfall, value_at_risk
 from glow_bt.risk.scenarios import Scenarios, tail_rank
 
 __all__ = ["PortfolioRisk", "portfolio_risk", "portfolio_scenarios"]
 
 Floats = npt.NDArray[np.float64]
+_Pair = tuple[Floats, Floats]
 
 # Half-width in ranks of the window around a quantile, as a multiple of S^0.8: wide enough for
 # the regression inside, and ever narrower a share of all scenarios.
 _WINDOW = 0.5
-_LEAST_IN_TAIL = 10
 
 
 @dataclass(frozen=True, eq=False)
 class PortfolioRisk:
-    """Risk of one portfolio at one level before each of T bars; errors are standard errors.
+    """Risk of one portfolio at one level before each of T bars, with Monte-Carlo errors.
 
     Attributes:
         level: p of the lower tail.
         weights: (N,) shares of equity.
         var: (T,) p-quantile of the portfolio's return.
-        var_error: (T,) its Monte-Carlo error, sqrt(p (1 - p) / S) over the density there.
         cvar: (T,) mean return below it.
-        cvar_error: (T,) its Monte-Carlo error.
         marginal_var: (T, N) d VaR / d w_i = E[R_i | R = VaR], R_i the asset's simple return.
-        marginal_var_error: (T, N) its Monte-Carlo error.
         marginal_cvar: (T, N) d CVaR / d w_i = E[R_i | R <= VaR].
-        marginal_cvar_error: (T, N) its Monte-Carlo error.
         stand_alone_var: (T, N) p-quantile of each position w_i R_i by itself.
         stand_alone_cvar: (T, N) mean below it.
     """
 
     level: float
     weights: Floats
-    var: Floats
-    var_error: Floats
-    cvar: Floats
-    cvar_error: Floats
-    marginal_var: Floats
-    marginal_var_error: Floats
-    marginal_cvar: Floats
-    marginal_cvar_error: Floats
+    var: Estimate
+    cvar: Estimate
+    marginal_var: Estimate
+    marginal_cvar: Estimate
     stand_alone_var: Floats
     stand_alone_cvar: Floats
 
     @property
     def component_var(self) -> Floats:
-        """Return (T, N) w_i times the marginal VaR; the sum over assets is `var`."""
-        return self.weights * self.marginal_var
+        """Return (T, N) w_i times the marginal VaR; the sum over assets is the VaR."""
+        return self.weights * self.marginal_var.value
 
     @property
     def component_cvar(self) -> Floats:
-        """Return (T, N) w_i times the marginal CVaR; the sum over assets is `cvar`."""
-        return self.weights * self.marginal_cvar
+        """Return (T, N) w_i times the marginal CVaR; the sum over assets is the CVaR."""
+        return self.weights * self.marginal_cvar.value
 
     @property
     def var_diversification(self) -> Floats:
         """Return (T,) 1 - VaR over the sum of stand-alone VaRs; NaN if that sum is 0."""
-        return _benefit(self.var, self.stand_alone_var)
+        return _benefit(self.var.value, self.stand_alone_var)
 
     @property
     def cvar_diversification(self) -> Floats:
@@ -87,7 +80,7 @@ class PortfolioRisk:
 
         It is never below 0 up to rounding where that sum is a loss: CVaR is subadditive.
         """
-        return _benefit(self.cvar, self.stand_alone_cvar)
+        return _benefit(self.cvar.value, self.stand_alone_cvar)
 
 
 def portfolio_scenarios(log_returns: npt.ArrayLike, weights: npt.ArrayLike) -> Scenarios:
@@ -117,8 +110,9 @@ def portfolio_risk(
     the portfolio's, over the scenarios within S^0.8 / 2 ranks of the quantile (but no more than
     half of the tail) with Epanechnikov weights, read at the quantile. Neither needs rescaling to
     add up: the first because means are linear, the second because the regression of the
-    portfolio's return on itself is itself. Errors are those of influence functions: for the
-    CVaR of (VaR - R)^+ / p, for marginals with what an error in the VaR does to them.
+    portfolio's return on itself is itself. Errors of VaR and CVaR are those of
+    `glow_bt.risk.measures`; those of the marginals hold the regression's residuals, or the
+    deviation of R_i - E[R_i | VaR] in the tail, and what an error in the VaR does to them.
 
     Sources: Rockafellar & Uryasev 2002, J. Banking & Finance 26; Tasche 1999; Hong 2009,
     Operations Research 57(1) for the conditional mean at the quantile.
@@ -129,9 +123,8 @@ def portfolio_risk(
         level: p of the lower tail, in (0, 0.5); for the upper one turn the weights' signs.
 
     Raises:
-        ConfigError: on a level outside (0, 0.5).
-        DataError: if scenarios are of another shape, not finite or so few that the tail holds
-            less than ten of them, or the weights do not match.
+        ConfigError: on a level outside (0, 0.5), or less than ten scenarios in its tail.
+        DataError: if scenarios are of another shape or not finite, or the weights do not match.
     """
     if not 0 < level < 0.5:
         raise ConfigError(
@@ -139,46 +132,41 @@ def portfolio_risk(
             "position turn the signs of the weights"
         )
     moves, w = _checked(log_returns, weights)
-    size = moves.shape[1]
-    if level * size < _LEAST_IN_TAIL * (1 - 1e-9):
-        raise DataError(
-            f"expected at least {math.ceil(_LEAST_IN_TAIL / level)} scenarios for level {level}, "
-            f"{_LEAST_IN_TAIL} of them in the tail, found {size}; draw more"
-        )
-    rows = [_risk_of_bar(np.expm1(bar), w, level) for bar in moves]
-    return PortfolioRisk(level, w, *(np.array(column) for column in zip(*rows, strict=True)))
+    assets = np.expm1(moves)
+    scenarios = Scenarios(assets @ w)
+    var, cvar = value_at_risk(scenarios, level), expected_shortfall(scenarios, level)
+    bars = zip(assets, scenarios.draws, var.standard_error, strict=True)
+    margins = [_margins(*bar, level) for bar in bars]
+    marginal_var, marginal_cvar = (
+        Estimate(*(np.array(part) for part in zip(*each, strict=True)))
+        for each in zip(*margins, strict=True)
+    )
+    alone = [Scenarios(np.ascontiguousarray((bar * w).T)) for bar in assets]
+    return PortfolioRisk(
+        level,
+        w,
+        var,
+        cvar,
+        marginal_var,
+        marginal_cvar,
+        np.array([each.quantile(level) for each in alone]),
+        np.array([each.shortfall(level) for each in alone]),
+    )
 
 
-def _risk_of_bar(assets: Floats, w: Floats, level: float) -> tuple[object, ...]:
-    """Return the fields of `PortfolioRisk` for simple returns (S, N) of one bar, in order."""
-    total = assets @ w
+def _margins(assets: Floats, total: Floats, var_error: float, level: float) -> tuple[_Pair, _Pair]:
+    """Return marginal VaR and CVaR (N,) of one bar, each with its error, of returns (S, N)."""
     order = np.argsort(total, kind="stable")
     ranked, moves = total[order], assets[order]
     size, rank = len(total), tail_rank(level, len(total))
     half = _half_window(rank, level * size, size)
     around = slice(rank - 1 - half, rank + half)
-    var = ranked[rank - 1]
-    # The distance between order statistics is twice the ranks over S times the density.
-    gap = (ranked[around.stop - 1] - ranked[around.start]) * size / (2 * half)
-    var_error = math.sqrt(level * (1 - level) / size) * gap
-    marginal, slope, spread = _regress(moves[around], ranked[around], var)
+    at_var, slope, spread = _regress(moves[around], ranked[around], ranked[rank - 1])
     share = np.ones(rank)
     share[-1] = level * size - (rank - 1)
-    cvar = share @ ranked[:rank] / share.sum()
-    marginal_cvar = share @ moves[:rank] / share.sum()
-    alone = Scenarios(np.ascontiguousarray((assets * w).T))
-    return (
-        var,
-        var_error,
-        cvar,
-        _tail_error(ranked[:rank] - var, level, size),
-        marginal,
-        np.hypot(spread, slope * var_error),
-        marginal_cvar,
-        _tail_error(moves[:rank] - marginal, level, size),
-        alone.quantile(level),
-        alone.shortfall(level),
-    )
+    below = share @ moves[:rank] / share.sum()
+    error = _tail_error(moves[:rank] - at_var, level, size)
+    return (at_var, np.hypot(spread, slope * var_error)), (below, error)
 
 
 def _half_window(rank: int, in_tail: float, size: int) -> int:
