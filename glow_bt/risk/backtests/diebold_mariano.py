@@ -59,8 +59,8 @@ def diebold_mariano_test(
     up to lag L, and c^2 = (N + 1 - 2h + h(h-1)/N) / N corrects small samples. Diebold & Mariano
     1995, Journal of Business & Economic Statistics 13(3); Harvey, Leybourne & Newbold 1997,
     International Journal of Forecasting 13(2), section 2. Where no loss differs at all the
-    statistic is 0. With independent differences a nominal 5 % is
-    7 % with 50 bars and 5 to 6 % from 250 on.
+    statistic is 0. With independent differences a nominal 5 % is 7 % with 50 bars and 5 to 6 %
+    from 250 on.
 
     Args:
         losses: (N,) of the first forecast, lower is better, in time order.

@@ -54,7 +54,8 @@ def lower_tail(level: float, *values: Floats) -> tuple[float, tuple[Floats, ...]
     """Return the probability of a violation, and values mirrored if the tail is an upper one."""
     if level <= 0.5:
         return level, values
-    return 1.0 - level, tuple(-value for value in values)
+    probability = float(f"{1.0 - level:.12g}")  # 1 - 0.99 is 0.010000000000000009
+    return probability, tuple(-value for value in values)
 
 
 def check_level(level: float) -> None:

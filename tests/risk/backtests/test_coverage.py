@@ -9,10 +9,10 @@ from scipy.stats import binom, chi2
 
 from glow_bt.errors import ConfigError, DataError, TooFewBarsError
 from glow_bt.risk import (
+    binomial_test,
     christoffersen_test,
     conditional_coverage_test,
     kupiec_test,
-    quantile_loss,
 )
 
 # Kupiec 1995, table of non-rejection regions at 95 % test confidence (reprinted in Jorion,
@@ -134,7 +134,7 @@ def test_size_is_near_the_nominal_one(num_bars, level):
     size = exact_size(num_bars, level)
     assert size == pytest.approx(0.05, abs=0.006)
     rejected = np.mean([kupiec_test(path, level).pvalue < 0.05 for path in paths])
-    assert rejected == pytest.approx(size, abs=4 * standard_error)
+    assert rejected == pytest.approx(size, abs=3 * standard_error)
 
 
 def test_size_strays_when_few_violations_are_expected():
@@ -145,9 +145,54 @@ def test_size_strays_when_few_violations_are_expected():
 @pytest.mark.parametrize("test", [christoffersen_test, conditional_coverage_test])
 def test_size_of_the_tests_of_order(test):
     rng = np.random.default_rng(11)
-    paths = rng.random((1000, 1000)) < 0.1
+    paths = rng.random((2000, 1000)) < 0.1
     rejected = np.mean([test(path, 0.1).pvalue < 0.05 for path in paths])
-    assert rejected == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / len(paths)))
+    assert rejected == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / len(paths)))
+
+
+@pytest.mark.parametrize(
+    ("num_bars", "level", "size"), [(1000, 0.01, 0.02), (1000, 0.05, 0.08), (1000, 0.1, 0.05)]
+)
+def test_size_of_the_test_of_order_that_its_docstring_states(num_bars, level, size):
+    paths = np.random.default_rng(12).random((2000, num_bars)) < level
+    rejected = np.mean([christoffersen_test(path).pvalue < 0.05 for path in paths])
+    assert rejected == pytest.approx(size, abs=0.012)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400), st.floats(0.002, 0.5), st.data())
+def test_binomial_test_adds_up_the_counts_no_more_likely(num_bars, level, data):
+    count = data.draw(st.integers(0, num_bars))
+    result = binomial_test(violations_with(count, num_bars), level)
+    mass = binom.pmf(np.arange(num_bars + 1), num_bars, level)
+    assert result.statistic == count
+    assert result.pvalue == pytest.approx(mass[mass <= mass[count] * (1 + 1e-7)].sum(), rel=1e-9)
+    assert result.too_few == pytest.approx(mass[: count + 1].sum(), rel=1e-9)
+    assert result.too_many == pytest.approx(mass[count:].sum(), rel=1e-9)
+
+
+def exact_binomial_size(num_bars, level):
+    counts = np.arange(num_bars + 1)
+    rejected = [binomial_test(violations_with(n, num_bars), level).pvalue < 0.05 for n in counts]
+    return binom.pmf(counts, num_bars, level)[rejected].sum()
+
+
+def test_binomial_test_never_rejects_more_often_than_it_says():
+    for num_bars, level in ((10, 0.05), (250, 0.025), (500, 0.01)):
+        assert exact_binomial_size(num_bars, level) <= 0.05
+    assert exact_binomial_size(250, 0.01) == pytest.approx(0.041, abs=0.0005)  # the docstring's
+    hits = np.random.default_rng(13).binomial(1000, 0.05, 2000)
+    rejected = np.mean([binomial_test(violations_with(n, 1000), 0.05).pvalue < 0.05 for n in hits])
+    size = exact_binomial_size(1000, 0.05)
+    assert rejected == pytest.approx(size, abs=3 * np.sqrt(0.05 * 0.95 / 2000))
+
+
+def test_binomial_test_finds_wrong_rates_on_both_sides():
+    twice, half = (violations_with(n, 2000) for n in (100, 25))
+    assert binomial_test(twice, 0.025).pvalue < 1e-6
+    assert binomial_test(twice, 0.025).too_many < 1e-6
+    assert binomial_test(half, 0.025).pvalue < 1e-3
+    assert binomial_test(half, 0.025).too_few < 1e-3
 
 
 def test_clustered_violations_are_found():
@@ -168,7 +213,7 @@ def test_zeros_and_ones_are_booleans_too():
 
 @pytest.mark.parametrize("level", [0.0, -0.1, 0.51, 1.0, float("nan")])
 def test_level_outside_its_range(level):
-    for test in (kupiec_test, christoffersen_test, conditional_coverage_test):
+    for test in (kupiec_test, binomial_test, christoffersen_test, conditional_coverage_test):
         with pytest.raises(ConfigError, match=r"level in \(0, 0\.5\], found"):
             test(violations_with(2, 50), level)
 
@@ -186,34 +231,9 @@ def test_shape_and_length():
         kupiec_test(np.zeros((2, 2), dtype=bool), 0.05)
     with pytest.raises(TooFewBarsError, match="Kupiec test needs at least 1 bars, found 0"):
         kupiec_test([], 0.05)
+    with pytest.raises(TooFewBarsError, match="binomial test needs at least 1 bars, found 0"):
+        binomial_test([], 0.05)
     with pytest.raises(TooFewBarsError, match="Christoffersen test needs at least 2"):
         christoffersen_test([True])
     with pytest.raises(TooFewBarsError, match="at least 2 bars, found 1"):
         conditional_coverage_test([False], 0.05)
-
-
-def test_quantile_loss_by_hand():
-    # Returns above the quantile cost level x distance, those below (1 - level) x distance.
-    assert quantile_loss([0.02, -0.05], [-0.03, -0.03], 0.1) == pytest.approx(
-        (0.1 * 0.05 + 0.9 * 0.02) / 2
-    )
-    assert quantile_loss([0.0], 0.0, 0.01) == 0.0
-
-
-@pytest.mark.parametrize("level", [0.01, 0.05, 0.95])
-def test_the_true_quantile_has_the_lowest_loss(level):
-    returns = np.random.default_rng(5).standard_t(4, 20_001)
-    best = np.quantile(returns, level)
-    for shift in (-0.5, -0.05, 0.05, 0.5):
-        assert quantile_loss(returns, best, level) < quantile_loss(returns, best + shift, level)
-
-
-def test_quantile_loss_refuses_what_it_cannot_score():
-    with pytest.raises(ConfigError, match=r"level in \(0, 1\)"):
-        quantile_loss([0.0], [0.0], 1.0)
-    with pytest.raises(DataError, match="shapes"):
-        quantile_loss([0.0, 0.1], [0.0], 0.05)
-    with pytest.raises(DataError, match="finite"):
-        quantile_loss([0.0, 0.1], [0.0, np.nan], 0.05)
-    with pytest.raises(TooFewBarsError, match="quantile loss"):
-        quantile_loss([], [], 0.05)
