@@ -1,5 +1,6 @@
 """Classical VaR models against arch, closed forms and simulated markets."""
 
+import contextlib
 import subprocess
 import sys
 import warnings
@@ -266,6 +267,23 @@ def test_a_halted_market_gives_finite_forecasts(name):
         assert np.isfinite(getattr(found, field)).all()
     if BASELINES[name].has_density:
         assert np.isfinite(found.log_prob).all()
+
+
+@pytest.mark.parametrize("name", ARCH)
+def test_a_model_fitted_on_a_year_does_not_run_away_in_the_next_months(name):
+    returns = daily_returns()
+    for start in range(0, 4400, 440):
+        span = returns[start : start + 350]
+        path = BASELINES[name].filter(span, range(250), 350)
+        assert path.sigma.max() < 10 * span.std()
+
+
+def test_a_single_jump_is_refused_or_forecast_sanely():
+    returns = np.where(np.arange(900) == 400, 0.1, 0.0)
+    for name in FILTERED:
+        with contextlib.suppress(TrainingError):
+            found = forecast(name, returns, slice(0, 700), 700, 900)
+            assert abs(found.quantiles).max() < 2
 
 
 @every_baseline

@@ -6,6 +6,7 @@ Returns come in here scaled to unit variance: arch's optimiser and its bounds ex
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,9 @@ Floats = npt.NDArray[np.float64]
 # Variance before the first bar: that of the whole span, which is 1.
 _BACKCAST = 1.0
 _MAX_ITERATIONS = 500
-# arch's own bounds on a conditional variance, over the variance and the largest square.
-_LOWEST, _HIGHEST = 1e-8, 1e7
+# Bounds on a conditional variance, over the variance and the largest squared residual of the span
+# fitted on. arch's own upper one, 1e7, would let a filter that diverges forecast anything.
+_LOWEST, _HIGHEST = 1e-8, 100.0
 
 # Starting values of the variance's parameters beside those of arch's own search.
 _STARTS: dict[str, tuple[tuple[float, ...], ...]] = {
@@ -48,6 +50,21 @@ _SHAPE_START: dict[str, tuple[float, ...]] = {
     "student": (5.0,),
     "skew_student": (5.0, 0.0),
 }
+
+
+class _GrowingEgarch(EGARCH):  # type: ignore[misc]  # arch carries no types here
+    """EGARCH whose alpha is not negative: large moves raise the variance, as they do in markets.
+
+    A negative alpha, which fits of some hundred bars like, makes the filter diverge: a calm bar
+    raises sigma, which makes the next bar calmer still. Wintenberger 2013, "Continuous
+    invertibility and stable QML estimation of the EGARCH(1,1) model", Scandinavian Journal of
+    Statistics 40(4).
+    """
+
+    def bounds(self, resids: Floats) -> list[tuple[float, float]]:
+        """Return arch's bounds of (omega, alpha, gamma, beta) with alpha from 0 on."""
+        omega, (_, highest), *rest = super().bounds(resids)
+        return [omega, (0.0, highest), *rest]
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,7 @@ def conditional_variance(
             variance finite. Bounds that arch takes from all residuals would look ahead.
     """
     bounds = np.empty((len(residuals), 2))
-    bounds[:] = _LOWEST, _HIGHEST * (1.0 + largest**2)
+    bounds[:] = _LOWEST, _HIGHEST * max(1.0, largest**2)
     volatility = _volatility(process)
     variance = np.zeros(len(residuals))
     volatility.compute_variance(
@@ -148,7 +165,10 @@ def _maximise(model: Any, start: Floats | None) -> Any | None:  # noqa: ANN401
         except (ValueError, np.linalg.LinAlgError):
             return None  # a NaN on the way to the maximum
     found = np.isfinite([*np.asarray(result.params), result.loglikelihood]).all()
-    return result if found and result.convergence_flag == 0 else None
+    # Every model nests a constant variance, up to the first bars: what is worse is no maximum.
+    constant = -0.5 * (math.log(2 * math.pi) + 1) * len(model.y)
+    is_maximum = result.convergence_flag == 0 and result.loglikelihood > 1.01 * constant
+    return result if found and is_maximum else None
 
 
 def _model(process: str, shape: str, returns: Floats) -> Any:  # noqa: ANN401
@@ -163,5 +183,5 @@ def _volatility(process: str) -> Any:  # noqa: ANN401
     if process == "ewma":
         return EWMAVariance(None)
     if process == "egarch":
-        return EGARCH(p=1, o=1, q=1)
+        return _GrowingEgarch(p=1, o=1, q=1)
     return GARCH(p=1, o=1 if process == "gjr" else 0, q=1)

@@ -95,6 +95,9 @@ class EwmaBaseline:
 class GarchBaseline:
     """Constant mean, GARCH(1,1), GJR-GARCH(1,1,1) or EGARCH(1,1,1) by maximum likelihood.
 
+    Sigma stays between 1e-4 standard deviations and ten times the largest residual of the returns
+    fitted on.
+
     Attributes:
         name: key in `BASELINES`.
         process: recursion of the variance (Bollerslev 1986; Glosten, Jagannathan & Runkle 1993;
