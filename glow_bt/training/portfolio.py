@@ -32,6 +32,7 @@ from glow_bt.risk.spherical import SphericalT
 from glow_bt.threads import one_thread
 from glow_bt.training.joint_returns import WARM_UP, JointReturns
 from glow_bt.training.loop import Block, fit_flow
+from glow_bt.training.portfolio_bar import NextBar
 from glow_bt.training.portfolio_config import PortfolioConfig
 
 __all__ = ["PortfolioModel"]
@@ -166,6 +167,16 @@ class PortfolioModel:
         x = self.radius.inverse(y.reshape(-1, y.shape[2]).astype(np.float64)).reshape(y.shape)
         scenarios: Floats = x @ (history.root[picked] @ self.axes).transpose(0, 2, 1)
         return scenarios
+
+    def next_bar(self, history: JointReturns, row: int = -1) -> NextBar:
+        """Return the density of one row's log returns, to draw from or to stress.
+
+        Args:
+            history: what `read` gives.
+            row: which of its T + 1 states; by default the last, of the bar to come.
+        """
+        context = self._scaled(history.context[row])
+        return NextBar(self._fused, self.radius, history.root[row] @ self.axes, context)
 
     def log_prob(self, history: JointReturns, rows: slice) -> Floats:
         """Return joint log densities (M,) of the log returns of some rows, in nats."""
