@@ -43,6 +43,9 @@ class PolicyParams:
         dead_band: smallest change of exposure worth an order, before costs.
         long_only: never short; what would be short is flat.
         cost_rate: cost of trading one unit of notional one way (commission + slippage).
+        es_budget: loss, as a fraction of equity, that the expected shortfall may amount to;
+            None for no such limit.
+        error_margin: standard errors of the VaR that are added to it; 0 takes it as it is.
     """
 
     risk_budget: float = 0.02
@@ -50,13 +53,15 @@ class PolicyParams:
     dead_band: float = 0.1
     long_only: bool = False
     cost_rate: float = 0.0
+    es_budget: float | None = None
+    error_margin: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("risk_budget", "leverage_cap"):
+        for name in ("risk_budget", "leverage_cap", "es_budget"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0.0):
+            if value is not None and not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"expected {name} above 0, found {value}; 0.02 is 2 % of equity")
-        for name in ("dead_band", "cost_rate"):
+        for name in ("dead_band", "cost_rate", "error_margin"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0.0):
                 raise ConfigError(
@@ -69,22 +74,67 @@ class PolicyParams:
             )
 
 
-def var_exposure_limit(var: float, params: PolicyParams) -> float:
-    """Return the |exposure| at which the VaR loses the risk budget, at most the leverage cap.
+def var_exposure_limit(
+    var: float,
+    params: PolicyParams,
+    *,
+    cvar: float = math.nan,
+    var_error: float = 0.0,
+) -> float:
+    """Return the |exposure| at which VaR and expected shortfall stay within their budgets.
 
-    limit = min(risk_budget / |var|, leverage_cap). The loss of a position is taken as exposure
-    times log return, which for a long one overstates it (1 - e^r <= -r). A short is limited by
-    the same number, the lower tail standing for the upper one.
+    limit = min(risk_budget / (|var| + error_margin var_error), es_budget / |cvar|, leverage_cap).
+
+    A move of the price by the fraction |var| (error_margin standard errors more included) costs
+    at most the risk budget, a move by the fraction |cvar| at most the ES budget. A long loses
+    exposure x (1 - e^r) at a log return r, which is less than the fraction -r: at the VaR, and on
+    average beyond it, it loses less than the budgets. Only the lower tail is known and stands for
+    the upper one: a short is taken to face rises as large, in fractions of the price, as the
+    falls that a long faces. A log return of +|var| is a larger rise and would cost a short up to
+    (e^|var| - 1) / |var| budgets, 1.015 at |var| = 3 %.
+
+    A VaR or a shortfall above zero is no loss of a long but one of a short: its size counts.
 
     Args:
-        var: lower quantile of the next bar's log return, such as -0.031. NaN gives NaN.
-        params: risk_budget and leverage_cap are used.
+        var: lower quantile of the log return that the model forecasts, such as -0.031.
+        params: the budgets, error_margin and leverage_cap are used.
+        cvar: mean log return below it; used only with an ES budget.
+        var_error: standard error of the VaR; used only with an error_margin above 0.
+
+    Returns:
+        0 where a loss is infinite, NaN where a number that is used is NaN.
+
+    Raises:
+        ConfigError: if the standard error is below 0.
     """
-    if math.isnan(var):
+    loss = abs(var)
+    if params.error_margin > 0.0:
+        if var_error < 0.0:
+            raise ConfigError(
+                f"expected a standard error of the VaR of 0 or more, found {var_error}; "
+                "give 0 where none is known"
+            )
+        loss += params.error_margin * var_error
+    limit = _affordable(params.risk_budget, loss, params.leverage_cap)
+    if params.es_budget is None:
+        return limit
+    within_shortfall = _affordable(params.es_budget, abs(cvar), params.leverage_cap)
+    if math.isnan(limit) or math.isnan(within_shortfall):
         return math.nan
-    if abs(var) * params.leverage_cap <= params.risk_budget:
-        return params.leverage_cap
-    return params.risk_budget / abs(var)
+    return min(limit, within_shortfall)
+
+
+def _affordable(budget: float, loss: float, cap: float) -> float:
+    """Return the largest exposure up to the cap that loses no more than the budget.
+
+    Args:
+        budget: what may be lost, as a fraction of equity.
+        loss: of an exposure of 1; NaN gives NaN.
+        cap: largest exposure.
+    """
+    if math.isnan(loss):
+        return math.nan
+    return cap if loss * cap <= budget else min(budget / loss, cap)
 
 
 def usable_exposure(exposure: float, params: PolicyParams) -> float:
@@ -102,6 +152,9 @@ def target_exposure(
     in_distribution: float,
     var: float,
     params: PolicyParams,
+    *,
+    cvar: float = math.nan,
+    var_error: float = 0.0,
 ) -> float:
     """Return direction x confidence x VaR limit; zero outside the filter or with any NaN.
 
@@ -109,35 +162,48 @@ def target_exposure(
         direction: in [-1, 1], negative for falling.
         confidence: in [0, 1], how usual the market state is.
         in_distribution: 1 (or True) inside the likelihood filter, 0 outside.
-        var: lower quantile of the next bar's log return.
+        var: lower quantile of the log return that the model forecasts.
         params: everything but the dead-band.
+        cvar: see `var_exposure_limit`; NaN counts only with an ES budget.
+        var_error: see `var_exposure_limit`; NaN counts only with an error_margin above 0.
 
     Returns:
         The exposure to hold, at most `FILL_RESERVE` of the leverage cap in size.
     """
-    if any(math.isnan(value) for value in (direction, confidence, in_distribution, var)):
+    limit = var_exposure_limit(var, params, cvar=cvar, var_error=var_error)
+    if any(math.isnan(value) for value in (direction, confidence, in_distribution, limit)):
         return 0.0
     if not in_distribution or (params.long_only and direction < 0.0):
         return 0.0
-    return usable_exposure(direction * confidence * var_exposure_limit(var, params), params)
+    return usable_exposure(direction * confidence * limit, params)
 
 
-def entry_exposure(in_distribution: float, var: float, held: float, params: PolicyParams) -> float:
+def entry_exposure(
+    in_distribution: float,
+    var: float,
+    held: float,
+    params: PolicyParams,
+    *,
+    cvar: float = math.nan,
+    var_error: float = 0.0,
+) -> float:
     """Return how much exposure may be added on one side: the VaR limit, less what is held there.
 
     Args:
         in_distribution: 1 (or True) inside the likelihood filter, 0 outside.
-        var: lower quantile of the next bar's log return.
+        var: lower quantile of the log return that the model forecasts.
         held: exposure on the side of the order, negative when the position is on the other one.
-        params: risk_budget and leverage_cap are used.
+        params: the budgets, error_margin and leverage_cap are used.
+        cvar: see `var_exposure_limit`; NaN counts only with an ES budget.
+        var_error: see `var_exposure_limit`; NaN counts only with an error_margin above 0.
 
     Returns:
         0 or more; 0 outside the filter or with any NaN.
     """
-    if math.isnan(in_distribution) or math.isnan(var) or not in_distribution:
+    limit = var_exposure_limit(var, params, cvar=cvar, var_error=var_error)
+    if math.isnan(in_distribution) or math.isnan(limit) or not in_distribution:
         return 0.0
-    limit = usable_exposure(var_exposure_limit(var, params), params)
-    return max(limit - max(held, 0.0), 0.0)
+    return max(usable_exposure(limit, params) - max(held, 0.0), 0.0)
 
 
 def trade_band(params: PolicyParams) -> float:

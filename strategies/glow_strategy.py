@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from glow_bt.bt.exposure import ExposureStrategy
+from glow_bt.bt.exposure import ExposureStrategy, tail_risk
 from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.policy import PolicyParams, target_exposure
 
@@ -28,6 +28,8 @@ class GlowStrategy(ExposureStrategy):
         allow_training_bars: trade bars the model was trained on too.
         long_only: never short.
         risk_budget: loss, as a fraction of equity, that the VaR may amount to.
+        es_budget: the same of CVaR (expected shortfall); None for no such limit.
+        error_margin: standard errors of the VaR added to it, for indicators that know one.
         leverage_cap: largest |exposure|, of which 99 % is used.
         dead_band: smallest change of exposure worth an order, before costs.
         cost_rate: cost of trading one unit of notional one way; widens the dead-band.
@@ -44,6 +46,8 @@ class GlowStrategy(ExposureStrategy):
         ("allow_training_bars", False),
         ("long_only", PolicyParams.long_only),
         ("risk_budget", PolicyParams.risk_budget),
+        ("es_budget", PolicyParams.es_budget),
+        ("error_margin", PolicyParams.error_margin),
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -62,11 +66,13 @@ class GlowStrategy(ExposureStrategy):
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return the policy's exposure for the feed's current scores."""
-        lines = next(glow.lines for glow in self.glow if glow.data is data)
+        glow = next(glow for glow in self.glow if glow.data is data)
+        lines = glow.lines
         return target_exposure(
             lines.direction[0],
             lines.confidence[0],
             lines.in_distribution[0],
             lines.var[0],
             self.policy,
+            **tail_risk(glow, self.policy),
         )

@@ -26,6 +26,8 @@ DEFAULTS = PolicyParams()
 directions = st.floats(-1.0, 1.0)
 unit = st.floats(0.0, 1.0)
 variances = st.floats(-1.0, 1.0)
+errors = st.floats(0.0, 1.0)
+losses = st.floats(-1.0, -1e-9)
 exposures = st.floats(-20.0, 20.0)
 policies = st.builds(
     PolicyParams,
@@ -34,7 +36,11 @@ policies = st.builds(
     dead_band=st.floats(0.0, 1.0),
     long_only=st.booleans(),
     cost_rate=st.floats(0.0, 0.01),
+    es_budget=st.none() | st.floats(1e-4, 0.5),
+    error_margin=st.floats(0.0, 4.0),
 )
+# Products and quotients of a few floats.
+ROUNDING = 1.0 + 1e-12
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,122 @@ def test_var_limit_spends_the_risk_budget_up_to_the_cap(var, limit):
 
 def test_no_var_has_no_limit():
     assert math.isnan(var_exposure_limit(NAN, DEFAULTS))
+
+
+@pytest.mark.parametrize(
+    ("var", "cvar", "error", "limit"),
+    [
+        (-0.04, -0.05, 0.0, 0.5),  # 0.02 / 0.04
+        (-0.04, -0.08, 0.0, 0.375),  # 0.03 / 0.08
+        (-0.04, -0.05, 0.005, 0.4),  # 0.02 / (0.04 + 2 x 0.005)
+        (-0.04, -0.12, 0.005, 0.25),  # 0.03 / 0.12
+        (-0.001, -0.001, 0.0, 1.0),  # the cap
+        (0.0, 0.0, 0.0, 1.0),
+        (0.0, 0.0, 0.02, 0.5),  # 0.02 / (2 x 0.02)
+        (0.04, 0.12, 0.0, 0.25),
+        (-math.inf, -math.inf, 0.0, 0.0),
+        (-0.04, -math.inf, 0.0, 0.0),
+        (-0.04, -0.05, math.inf, 0.0),
+    ],
+)
+def test_limit_is_the_smallest_of_var_shortfall_and_cap(var, cvar, error, limit):
+    params = PolicyParams(risk_budget=0.02, es_budget=0.03, error_margin=2.0)
+    found = var_exposure_limit(var, params, cvar=cvar, var_error=error)
+    assert found == pytest.approx(limit, rel=1e-14)
+
+
+def test_what_the_policy_does_not_count_may_be_anything():
+    exact = replace(DEFAULTS, error_margin=0.0)
+    for cvar, error in [(NAN, NAN), (-math.inf, math.inf), (-0.5, -1.0)]:
+        assert var_exposure_limit(-0.04, exact, cvar=cvar, var_error=error) == 0.5
+    assert var_exposure_limit(-0.04, DEFAULTS, cvar=-math.inf) == 0.5
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"var": NAN, "cvar": -0.05},
+        {"var": -0.04, "cvar": NAN},
+        {"var": -0.04},
+        {"var": -0.04, "cvar": -0.05, "var_error": NAN},
+    ],
+)
+def test_no_limit_and_no_position_without_a_number_that_counts(numbers):
+    params = replace(DEFAULTS, es_budget=0.03)
+    assert math.isnan(var_exposure_limit(params=params, **numbers))
+    assert target_exposure(1.0, 1.0, 1.0, params=params, **numbers) == 0.0
+    assert entry_exposure(1.0, held=0.0, params=params, **numbers) == 0.0
+
+
+def test_a_negative_standard_error_is_refused():
+    with pytest.raises(ConfigError, match=r"of the VaR of 0 or more, found -0\.01"):
+        var_exposure_limit(-0.04, DEFAULTS, var_error=-0.01)
+
+
+@given(losses, errors, losses, policies)
+def test_a_long_loses_no_more_than_the_budgets(var, error, cvar, params):
+    exposure = var_exposure_limit(var, params, cvar=cvar, var_error=error)
+    lowest = var - params.error_margin * error
+    assert 0.0 <= exposure <= params.leverage_cap
+    assert exposure * -math.expm1(var) <= params.risk_budget * ROUNDING
+    assert exposure * -math.expm1(lowest) <= params.risk_budget * ROUNDING
+    if params.es_budget is not None:
+        assert exposure * -math.expm1(cvar) <= params.es_budget * ROUNDING
+
+
+@given(st.lists(losses, min_size=1, max_size=20), policies)
+def test_a_long_loses_no_more_than_the_es_budget_on_average_beyond_the_var(returns, params):
+    cvar = math.fsum(returns) / len(returns)
+    exposure = var_exposure_limit(max(returns), params, cvar=cvar)
+    loss = exposure * math.fsum(-math.expm1(r) for r in returns) / len(returns)
+    assert params.es_budget is None or loss <= params.es_budget * ROUNDING
+
+
+@given(st.sampled_from([-1.0, 1.0]), losses, errors, losses, policies)
+def test_a_move_of_the_price_against_either_side_stays_within_the_budgets(
+    side, var, error, cvar, params
+):
+    exposure = side * var_exposure_limit(var, params, cvar=cvar, var_error=error)
+    # As fractions of the price: up by as much as the VaR says that it falls, or by |VaR|.
+    for size in (-math.expm1(var), -var, -var + params.error_margin * error):
+        profit = exposure * -side * size
+        assert -params.risk_budget * ROUNDING <= profit <= 0.0
+    if params.es_budget is not None:
+        assert exposure * -side * -cvar >= -params.es_budget * ROUNDING
+
+
+def test_a_short_at_the_mirrored_log_return_overdraws_by_the_factor_told():
+    exposure = var_exposure_limit(-0.03, replace(DEFAULTS, leverage_cap=2.0))
+    assert exposure * math.expm1(0.03) / 0.02 == pytest.approx(1.015, abs=5e-4)
+    assert exposure * -math.expm1(-0.03) < 0.02
+
+
+@given(variances, variances, variances, variances, errors, errors, policies)
+def test_more_risk_or_a_larger_error_is_never_more_exposure(
+    var, other_var, cvar, other_cvar, error, other_error, params
+):
+    def limit(var, cvar, error):
+        return var_exposure_limit(var, params, cvar=cvar, var_error=error)
+
+    var, other_var = sorted([var, other_var], key=abs)
+    cvar, other_cvar = sorted([cvar, other_cvar], key=abs)
+    error, other_error = sorted([error, other_error])
+    base = limit(var, cvar, error)
+    assert limit(other_var, cvar, error) <= base
+    assert limit(var, other_cvar, error) <= base
+    assert limit(var, cvar, other_error) <= base
+    assert base <= limit(var, cvar, 0.0)
+    assert base <= var_exposure_limit(var, replace(params, es_budget=None), var_error=error)
+
+
+@given(st.sampled_from([-1.0, 1.0]), variances, variances, errors, policies)
+def test_target_and_entry_take_the_same_limit(side, var, cvar, error, params):
+    risk = {"cvar": cvar, "var_error": error}
+    limit = usable_exposure(var_exposure_limit(var, params, **risk), params)
+    held = target_exposure(side, 1.0, 1.0, var, params, **risk)
+    assert held == (0.0 if params.long_only and side < 0.0 else side * limit)
+    assert entry_exposure(1.0, var, 0.0, params, **risk) == limit
+    assert entry_exposure(1.0, var, 0.25 * limit, params, **risk) == pytest.approx(0.75 * limit)
 
 
 def test_exposure_is_direction_times_confidence_times_limit():
@@ -67,16 +189,16 @@ def test_long_only_is_flat_where_it_would_be_short():
 @given(directions, unit, unit, variances, policies)
 def test_more_confidence_is_never_less_exposure(direction, one, other, var, params):
     low, high = sorted([one, other])
-    less = target_exposure(direction, low, 1.0, var, params)
-    more = target_exposure(direction, high, 1.0, var, params)
+    less = target_exposure(direction, low, 1.0, var, params, cvar=var)
+    more = target_exposure(direction, high, 1.0, var, params, cvar=var)
     assert abs(less) <= abs(more)
 
 
 @given(directions, unit, unit, unit, policies)
 def test_more_value_at_risk_is_never_more_exposure(direction, confidence, one, other, params):
     mild, severe = sorted([one, other])
-    calm = target_exposure(direction, confidence, 1.0, -mild, params)
-    risky = target_exposure(direction, confidence, 1.0, -severe, params)
+    calm = target_exposure(direction, confidence, 1.0, -mild, params, cvar=-mild)
+    risky = target_exposure(direction, confidence, 1.0, -severe, params, cvar=-severe)
     assert abs(risky) <= abs(calm)
 
 
@@ -88,7 +210,7 @@ def test_nothing_is_held_outside_the_filter(direction, confidence, var, params):
 
 @given(directions, unit, variances, policies)
 def test_exposure_keeps_to_the_cap_the_budget_and_the_side(direction, confidence, var, params):
-    exposure = target_exposure(direction, confidence, 1.0, var, params)
+    exposure = target_exposure(direction, confidence, 1.0, var, params, cvar=var)
     assert abs(exposure) <= FILL_RESERVE * params.leverage_cap
     assert abs(exposure * var) <= params.risk_budget * (1 + 1e-12)
     assert exposure * direction >= 0.0
@@ -199,6 +321,10 @@ def test_rounding_never_adds_and_leaves_less_than_a_step(size, step):
         ({"dead_band": -0.1}, "dead_band of 0 or more"),
         ({"cost_rate": math.inf}, "cost_rate of 0 or more"),
         ({"cost_rate": 5.5}, "cost_rate below 1"),
+        ({"es_budget": 0.0}, "es_budget above 0"),
+        ({"es_budget": math.inf}, "es_budget above 0"),
+        ({"error_margin": -1.0}, "error_margin of 0 or more"),
+        ({"error_margin": NAN}, "error_margin of 0 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(setting, message):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import backtrader as bt
 import pandas as pd
 
+from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.bt.stamps import from_index, to_index
 from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams, exposure_of, position_size, rebalanced_exposure
 
-__all__ = ["ExposureStrategy", "RejectedOrder"]
+__all__ = ["ExposureStrategy", "RejectedOrder", "tail_risk"]
 
 _log = logging.getLogger(__name__)
 _POLICY_NAMES = {field.name for field in fields(PolicyParams)}
@@ -139,6 +141,21 @@ class ExposureStrategy(bt.Strategy):
             rejected.timestamp,
             rejected.price,
         )
+
+
+def tail_risk(indicator: GlowIndicator, policy: PolicyParams) -> dict[str, float]:
+    """Return what limits exposure at the current bar beside the VaR: cvar and var_error.
+
+    The standard error is asked for only where it counts: error_margin above 0 and a VaR. An
+    indicator without ``var_error()`` has none, 0.
+    """
+    lines = indicator.lines
+    estimate = getattr(indicator, "var_error", None)
+    counts = policy.error_margin > 0.0 and not math.isnan(lines.var[0])
+    return {
+        "cvar": float(lines.cvar[0]),
+        "var_error": float(estimate()) if counts and estimate is not None else 0.0,
+    }
 
 
 def _stamp_number(start: str | datetime.datetime | None) -> float:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import backtrader as bt
 
+from glow_bt.bt.exposure import tail_risk
 from glow_bt.bt.indicator import find_indicator
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.errors import ConfigError
@@ -15,15 +16,18 @@ __all__ = ["GlowVaRSizer"]
 
 
 class GlowVaRSizer(bt.Sizer):
-    """Sizes ``self.buy()`` and ``self.sell()`` by VaR: at most the risk budget can be lost there.
+    """Sizes ``self.buy()`` and ``self.sell()`` so that VaR and CVaR stay within their budgets.
 
-    size = equity x min(risk_budget / |VaR|, leverage_cap) / close, less what is already held
-    on that side, so that repeated orders do not pile up. Zero outside the likelihood filter and
-    without a VaR: Backtrader then places no order. The leverage cap is used up to 99 %, which
-    leaves room for the next open and the commission.
+    size = equity x min(risk_budget / (|VaR| + error_margin x its standard error),
+    es_budget / |CVaR|, leverage_cap) / close (`glow_bt.policy.var_exposure_limit`), less what is
+    already held on that side, so that repeated orders do not pile up. Zero outside the likelihood
+    filter and without a VaR: Backtrader then places no order. The leverage cap is used up to
+    99 %, which leaves room for the next open and the commission.
 
     Args:
         risk_budget: loss, as a fraction of equity, that the VaR may amount to.
+        es_budget: the same of CVaR (expected shortfall); None for no such limit.
+        error_margin: standard errors of the VaR added to it, for indicators that know one.
         leverage_cap: largest exposure; not above the commission scheme's leverage.
         qty_step: sizes are rounded down to multiples of it; 0 for any size.
 
@@ -34,6 +38,8 @@ class GlowVaRSizer(bt.Sizer):
 
     params: ClassVar[Any] = (
         ("risk_budget", PolicyParams.risk_budget),
+        ("es_budget", PolicyParams.es_budget),
+        ("error_margin", PolicyParams.error_margin),
         ("leverage_cap", PolicyParams.leverage_cap),
         ("qty_step", 0.0),
     )
@@ -42,7 +48,10 @@ class GlowVaRSizer(bt.Sizer):
         refuse_unknown(self, args, kwargs)
         super().__init__()
         self.policy = PolicyParams(
-            risk_budget=self.p.risk_budget, leverage_cap=self.p.leverage_cap
+            risk_budget=self.p.risk_budget,
+            es_budget=self.p.es_budget,
+            error_margin=self.p.error_margin,
+            leverage_cap=self.p.leverage_cap,
         )
 
     def _getsizing(
@@ -62,6 +71,10 @@ class GlowVaRSizer(bt.Sizer):
         side = 1.0 if isbuy else -1.0
         held = side * exposure_of(self.broker.getposition(data).size, close, equity)
         exposure = entry_exposure(
-            indicator.lines.in_distribution[0], indicator.lines.var[0], held, self.policy
+            indicator.lines.in_distribution[0],
+            indicator.lines.var[0],
+            held,
+            self.policy,
+            **tail_risk(indicator, self.policy),
         )
         return position_size(exposure, equity, close, self.p.qty_step)

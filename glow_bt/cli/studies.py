@@ -46,6 +46,16 @@ def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "Smallest change of exposure traded; costs add to it.",
         ),
         ("--leverage-cap", PolicyParams.leverage_cap, "Largest exposure over equity."),
+        (
+            "--error-margin",
+            PolicyParams.error_margin,
+            "Standard errors of VaR that are added to it.",
+        ),
+        (
+            "--es-budget",
+            PolicyParams.es_budget,
+            "Share of equity that 1 % CVaR may lose; default: no limit.",
+        ),
         ("--risk-budget", PolicyParams.risk_budget, "Share of equity that 1 % VaR may lose."),
         ("--slippage-bps", 1.0, "Slippage on every fill, in basis points."),
         ("--cash", 100_000.0, "Starting equity."),
@@ -262,7 +272,8 @@ def _contenders(trading: dict[str, Any], bars: pd.DataFrame) -> list[Contender]:
         "leverage_cap": trading["leverage_cap"],
         "cost_rate": BybitPerpetual().p.taker + trading["slippage_bps"] / 1e4,
     }
-    policy = {**shared, "risk_budget": trading["risk_budget"], "long_only": trading["long_only"]}
+    own = ("risk_budget", "es_budget", "error_margin", "long_only")
+    policy = {**shared, **{name: trading[name] for name in own}}
     yearly = {"periods_per_year": periods_per_year(bars)}
     return [
         Contender("glow", GlowStrategy, policy, uses_model=True),
@@ -276,7 +287,8 @@ def _refuse_early(out: Path, overwrite: bool, options: dict[str, Any]) -> None:
     from glow_bt.evaluation.backtest import check_money
     from glow_bt.evaluation.run_folder import refuse_existing
 
-    PolicyParams(**{name: options[name] for name in ("risk_budget", "leverage_cap", "dead_band")})
+    limits = ("risk_budget", "es_budget", "error_margin", "leverage_cap", "dead_band")
+    PolicyParams(**{name: options[name] for name in limits})
     check_money(options["cash"], options["slippage_bps"])
     refuse_existing(out, overwrite)
 

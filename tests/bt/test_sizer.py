@@ -12,11 +12,11 @@ SCORES = scores_of(BARS)
 
 
 class ConstantScorer(WindowScorer):
-    """In distribution or not, and a VaR, the same at every bar."""
+    """In distribution or not, a VaR and a CVaR, the same at every bar."""
 
-    def __init__(self, inside, var):
+    def __init__(self, inside, var, cvar=None):
         super().__init__(2)
-        self.row = [0.0, 0.5, inside, 0.5, 0.0, var, var]
+        self.row = [0.0, 0.5, inside, 0.5, 0.0, var, var if cvar is None else cvar]
 
     def score_arrays(self, stamps_ns, bars):
         scores = np.full((len(bars), 7), np.nan)
@@ -84,6 +84,44 @@ def test_no_order_without_a_var():
     assert strategy.ordered == {10: None}
 
 
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize(
+    ("budgets", "limit"),
+    [
+        ({"es_budget": None}, 0.4),  # 0.02 / (0.04 + 0.01)
+        ({"es_budget": 0.03}, 0.375),  # 0.03 / 0.08
+        ({"es_budget": 0.08}, 0.4),
+        ({"error_margin": 6.0}, 0.2),  # 0.02 / (0.04 + 6 x 0.01)
+        ({"error_margin": 0.0}, 0.5),
+        ({"error_margin": 0.0, "es_budget": 0.01, "risk_budget": 9.0}, 0.125),
+    ],
+)
+def test_shortfall_and_estimation_error_limit_the_size(monkeypatch, side, budgets, limit):
+    monkeypatch.setattr(GlowIndicator, "var_error", lambda self: 0.01, raising=False)
+    model = ConstantScorer(1.0, -0.04, -0.08)
+    ordered = run_sized({5: side}, model=model, **budgets).ordered[5]
+    assert ordered == pytest.approx(side * CASH * limit / BARS["close"].iloc[5], rel=1e-12)
+
+
+def test_an_es_budget_without_a_shortfall_or_an_error_that_is_not_known_is_no_order(monkeypatch):
+    model = ConstantScorer(1.0, -0.04, np.nan)
+    assert run_sized({5: 1}, model=model, es_budget=0.03).ordered == {5: None}
+    assert run_sized({5: 1}, model=model).ordered[5] > 0.0
+    monkeypatch.setattr(GlowIndicator, "var_error", lambda self: np.nan, raising=False)
+    assert run_sized({5: 1}, model=model).ordered == {5: None}
+
+
+def test_the_error_is_asked_for_only_where_it_counts(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        GlowIndicator, "var_error", lambda self: asked.append(len(self)) or 0.01, raising=False
+    )
+    run_sized({2: 1, 20: 1})
+    assert asked == [21]  # not in the warm-up
+    run_sized({20: 1}, error_margin=0.0)
+    assert asked == [21]
+
+
 def test_repeated_orders_do_not_pile_up():
     calm = random_bars(30, volatility=1e-5)
     strategy = run_sized({5: 1, 6: 1, 7: 1}, model=ConstantScorer(1.0, -0.04), bars=calm)
@@ -137,7 +175,14 @@ def test_data_without_an_indicator_is_refused():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"risk_budget": 0.0}, {"leverage_cap": -1.0}, {"budget": 1.0}]
+    "setting",
+    [
+        {"risk_budget": 0.0},
+        {"leverage_cap": -1.0},
+        {"es_budget": -0.1},
+        {"error_margin": -1.0},
+        {"budget": 1.0},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(setting):
     with pytest.raises(ConfigError):

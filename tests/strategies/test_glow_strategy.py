@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glow_bt.bt import BybitPerpetual, GlowRecorder, VaRBacktest
+from glow_bt.bt import BybitPerpetual, GlowIndicator, GlowRecorder, VaRBacktest
 from glow_bt.bt.ledger import AccountLedger
 from glow_bt.errors import ConfigError, GlowError
 from strategies.glow_strategy import GlowStrategy
@@ -35,7 +35,9 @@ def states_of(strategy):
     return strategy.analyzers.recorder.frame()
 
 
-def simulate(bars, scores, *, risk_budget, cap, band, long_only):
+def simulate(
+    bars, scores, *, cap, band, long_only=False, risk_budget=0.02, es_budget=np.inf, error=0.0
+):
     """The strategy without Backtrader: equity and exposure at each close, and the orders."""
     cash, size, order = CASH, 0.0, 0.0
     equities, exposures, orders = [], [], []
@@ -46,7 +48,7 @@ def simulate(bars, scores, *, risk_budget, cap, band, long_only):
         exposure = size * close / equity
         target = 0.0
         if np.isfinite(score).all() and score[2]:
-            limit = min(risk_budget / -score[5], cap)
+            limit = min(risk_budget / (-score[5] + error), es_budget / -score[6], cap)
             target = float(np.clip(score[3] * score[1] * limit, -0.99 * cap, 0.99 * cap))
             target = max(target, 0.0) if long_only else target
         moves = target == 0.0 or abs(exposure) > cap or abs(target - exposure) >= band
@@ -63,7 +65,7 @@ def simulate(bars, scores, *, risk_budget, cap, band, long_only):
 def test_it_does_what_an_independent_simulation_does(long_only, cap, dead_band):
     strategy = run_glow(leverage_cap=cap, dead_band=dead_band, long_only=long_only)
     equity, exposure, orders = simulate(
-        BARS, scores_of(BARS), risk_budget=0.02, cap=cap, band=dead_band, long_only=long_only
+        BARS, scores_of(BARS), cap=cap, band=dead_band, long_only=long_only
     )
     assert strategy.rejected == []
     states = states_of(strategy)
@@ -73,6 +75,33 @@ def test_it_does_what_an_independent_simulation_does(long_only, cap, dead_band):
     np.testing.assert_allclose(fills.iloc[1:], orders[:-1], rtol=0, atol=1e-9)
     assert np.abs(exposure).max() > 0.6
     assert (exposure.min() < -0.3) != long_only
+
+
+class HeavyTails(WindowScorer):
+    """The same with a shortfall of twice the VaR in every other hour."""
+
+    def score_arrays(self, stamps_ns, bars):
+        scores = super().score_arrays(stamps_ns, bars)
+        heavy = stamps_ns // 3_600_000_000_000 % 2 == 0
+        scores[heavy, 6] = 2.0 * scores[heavy, 5]
+        return scores
+
+
+def test_es_budget_and_error_margin_do_what_an_independent_simulation_does(monkeypatch):
+    monkeypatch.setattr(GlowIndicator, "var_error", lambda self: 0.003, raising=False)
+    strategy = run_glow(model=HeavyTails(), dead_band=0.0, es_budget=0.02, error_margin=2.0)
+
+    def simulated(**budgets):
+        scores = scores_of(BARS, HeavyTails())
+        equity, exposure, _ = simulate(BARS, scores, cap=1.0, band=0.0, **budgets)
+        return equity[WINDOW - 1 :], exposure[WINDOW - 1 :]
+
+    states = states_of(strategy)
+    equity, exposure = simulated(es_budget=0.02, error=0.006)
+    np.testing.assert_allclose(states["equity"], equity, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(states["exposure"], exposure, rtol=0, atol=1e-9)
+    for other in ({"error": 0.006}, {"es_budget": 0.02}):
+        assert np.abs(simulated(**other)[1] - exposure).max() > 0.05
 
 
 def test_it_is_flat_in_the_warm_up_and_after_every_bar_outside_the_filter():
@@ -161,6 +190,7 @@ def test_plots_and_observers_do_not_disturb_it():
         ({"model": "no/such/folder"}, "no/such/folder"),
         ({"risk_budgt": 0.1}, "did you mean 'risk_budget'"),
         ({"risk_budget": -0.1}, "risk_budget above 0"),
+        ({"es_budget": 0.0}, "es_budget above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(setting, message):
