@@ -299,6 +299,8 @@ def test_backtest_trades_as_its_options_say(believer, monkeypatch):
     assert (held == 0.0).all()
     small = states("cap", "--leverage-cap", 0.05)["exposure"]
     assert 0.01 < small.abs().max() < 0.06 < both.abs().max()
+    careful = states("es", "--es-budget", 0.02)["exposure"]
+    assert 0.01 < careful.abs().max() < 0.8 * both.abs().max()
     equity = states("cash", "--cash", 5000)["equity"]
     assert equity.iloc[0] == 5000.0
 
@@ -326,26 +328,47 @@ def test_backtest_pays_the_slippage_asked_for(believer, monkeypatch, bps, paid):
     assert (held > 0.0) == paid
 
 
+@pytest.fixture
+def contenders(monkeypatch):
+    """Parameters of each contender that a backtest was asked for, in place of the backtest."""
+    asked = {}
+
+    def record(bars, models, contenders, **others):
+        asked.update({contender.name: contender.params for contender in contenders})
+        raise ResultsError("expected nothing, found enough")
+
+    monkeypatch.setattr(study, "run_study", record)
+    return asked
+
+
 @pytest.mark.parametrize(("market", "expected"), [("days", 252.0), ("hours", 8760.0)])
 def test_the_volatility_target_counts_the_years_of_its_bars(
-    believer, monkeypatch, market, expected
+    believer, contenders, market, expected
 ):
     bars = sp500_bars(0, 800)
     if market == "hours":
         stamps = pd.date_range("2004-01-01", periods=len(bars), freq="h", tz="UTC")
         bars = bars.set_axis(stamps.rename("timestamp"))
     bars.to_csv(believer / "bars.csv")
-    asked = []
-
-    def record(bars, models, contenders, **others):
-        asked.extend(contenders)
-        raise ResultsError("expected nothing, found enough")
-
-    monkeypatch.setattr(study, "run_study", record)
     args = ["backtest", believer / "bars.csv", "--model", believer / "model"]
     assert call(*args, "--out", believer / "run") == 1
-    by_name = {contender.name: contender.params for contender in asked}
-    assert by_name["volatility_target"]["periods_per_year"] == pytest.approx(expected)
+    assert contenders["volatility_target"]["periods_per_year"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"risk_budget": 0.02, "es_budget": None, "error_margin": 1.0}),
+        (
+            ["--risk-budget", 0.01, "--es-budget", 0.03, "--error-margin", 2],
+            {"risk_budget": 0.01, "es_budget": 0.03, "error_margin": 2.0},
+        ),
+    ],
+)
+def test_the_budgets_reach_the_strategy(believer, contenders, options, expected):
+    args = ["backtest", believer / "bars.csv", "--model", believer / "model", *options]
+    assert call(*args, "--out", believer / "run") == 1
+    assert contenders["glow"].items() >= expected.items()
 
 
 def test_help_is_quick_and_loads_no_heavy_library():
@@ -376,6 +399,8 @@ def test_a_bare_call_is_the_help(capsys):
     "options",
     [
         ["--risk-budget", -1],
+        ["--es-budget", 0],
+        ["--error-margin", -0.5],
         ["--leverage-cap", 0],
         ["--cash", "nan"],
         ["--slippage-bps", -2],
