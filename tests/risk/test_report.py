@@ -23,7 +23,7 @@ from glow_bt.risk import (
     violations,
 )
 from glow_bt.risk.forecasts import Forecasts
-from glow_bt.risk.report import assess, compare
+from glow_bt.risk.report import assess, assess_tail, compare
 
 LEVELS = (0.01, 0.025, 0.05, 0.95, 0.975, 0.99)
 
@@ -165,6 +165,62 @@ def test_a_shortfall_inside_its_quantile_cannot_be_simulated(right):
         assert cells["acerbi_szekely_z2_p"] is None
         assert np.isfinite(cells["acerbi_szekely_z2"])
         assert np.isfinite(cells["fz0_loss"])
+
+
+@pytest.mark.parametrize("level", [0.01, 0.975])
+def test_a_tail_alone_has_the_cells_of_the_whole_report(right, level):
+    report = assess(right, seed=2)
+    tail = assess_tail(right.returns, right.quantile(level), right.shortfall(level), level, seed=2)
+    assert tail.quantile == report["levels"][f"{level:g}"]
+    assert tail.shortfall == report["es"][f"{level:g}"]
+    assert tail.refused == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "missing"),
+    [
+        (0, {"kupiec_p": 1, "binomial_p": 1, "dq_p": 11, "traffic_light": 6, "fz0_loss": 1}),
+        (1, {"kupiec_p": 2, "christoffersen_p": 2, "dq_p": 11, "traffic_light": 6}),
+        (5, {"dq_p": 11, "traffic_light": 6, "mcneil_frey_p": 505}),
+        (10, {"dq_p": 11, "mcneil_frey_p": 510}),
+        (11, {"mcneil_frey_p": 511}),
+    ],
+)
+def test_a_tail_of_few_bars_says_what_each_test_needs(right, count, missing):
+    rows = right.rows(slice(0, count))
+    tail = assess_tail(rows.returns, rows.quantile(0.01), rows.shortfall(0.01), 0.01)
+    cells = tail.quantile | tail.shortfall
+    assert {name: tail.refused[name].needed for name in missing} == missing
+    assert all(cells[name] is None for name in tail.refused)
+    assert {name for name, cell in cells.items() if cell is None} - {"rate"} == set(tail.refused)
+    assert (cells["violations"], cells["expected"]) == (0, 0.01 * count)
+    assert (cells["rate"] is None) == (count == 0)
+
+
+@pytest.mark.parametrize("shortfall", [np.nan, -np.inf, 0.01, 0.0])
+def test_one_shortfall_that_is_none_leaves_the_quantile_tested(right, shortfall):
+    shortfalls = right.shortfall(0.05).copy()
+    shortfalls[7] = shortfall
+    tail = assess_tail(right.returns, right.quantile(0.05), shortfalls, 0.05)
+    assert tail.quantile == assess(right)["levels"]["0.05"]
+    assert set(tail.shortfall.values()) == {None}
+    assert set(tail.refused) == set(tail.shortfall)
+
+
+def test_the_median_is_a_tail_too(right):
+    returns, scale = right.returns, right.quantile(0.05) / norm.ppf(0.05)
+    tail = assess_tail(returns, 0.0 * scale, -scale * 2 * norm.pdf(0.0), 0.5)
+    assert tail.refused == {}
+    assert tail.quantile["rate"] == pytest.approx(0.5, abs=0.05)
+    assert tail.shortfall["acerbi_szekely_z2_p"] > 0.01
+
+
+def test_no_tail_is_assessed_at_no_level_or_with_a_quantile_that_is_none(right):
+    risk = right.returns, right.quantile(0.05), right.shortfall(0.05)
+    with pytest.raises(ConfigError, match=r"level in \(0, 1\), found 1\.5"):
+        assess_tail(*risk, 1.5)
+    with pytest.raises(DataError, match="finite returns and forecasts"):
+        assess_tail(risk[0], np.full(2000, np.nan), risk[2], 0.05)
 
 
 def test_comparisons_are_diebold_and_marianos(right, constant):
