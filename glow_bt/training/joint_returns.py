@@ -39,9 +39,12 @@ class StateSettings:
     """How the past is summed up before each bar.
 
     Attributes:
-        decay: of the squared returns whose average is the current variance.
-        fast_decay: of a faster variance, seen by the context.
-        slow_decay: of a slower one.
+        decay: of the squared returns whose average is the middle variance.
+        fast_decay: of a faster one.
+        slow_decay: of a slower one. The current variance is a mean of the three.
+        fast_share: weight of the fast variance in that mean.
+        slow_share: weight of the slow one; the middle one has the rest.
+        leverage: g; squares of falls count 1 + g times, those of rises 1 - g times.
         correlation_decay: of the correlations.
         shrinkage: share of constant correlation (their average) in the correlations, as in
             Ledoit & Wolf 2004, J. Portfolio Management 30(4).
@@ -55,17 +58,25 @@ class StateSettings:
     decay: float = 0.95
     fast_decay: float = 0.8
     slow_decay: float = 0.99
+    fast_share: float = 0.2
+    slow_share: float = 0.3
+    leverage: float = 0.0
     correlation_decay: float = 0.985
     shrinkage: float = 0.1
     asset_context: bool = False
 
     def __post_init__(self) -> None:
-        decays = ("fast_decay", "decay", "slow_decay", "correlation_decay")
-        for name in (*decays, "shrinkage"):
-            value = getattr(self, name)
-            least_fits = value >= 0 if name == "shrinkage" else value > 0
-            if not (least_fits and value < 1):
-                raise ConfigError(f"expected {name} inside (0, 1), found {value}")
+        for name in ("fast_decay", "decay", "slow_decay", "correlation_decay"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} inside (0, 1), found {getattr(self, name)}")
+        for name in ("fast_share", "slow_share", "leverage", "shrinkage"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} inside [0, 1), found {getattr(self, name)}")
+        if self.fast_share + self.slow_share > 1:
+            raise ConfigError(
+                "expected fast_share and slow_share of at most 1 together, found "
+                f"{self.fast_share} and {self.slow_share}"
+            )
         if not self.fast_decay < self.decay < self.slow_decay:
             raise ConfigError(
                 "expected fast_decay below decay below slow_decay, found "
@@ -90,6 +101,7 @@ class JointReturns:
         volatility: (T + 1, N) current volatility of each asset.
         root: (T + 1, N, N) D C^(1/2), symmetric root of the correlations, times volatility.
         context: (T + 1, C) volatility ratios, average correlation and last move.
+        settings: how states were made.
     """
 
     assets: tuple[str, ...]
@@ -98,6 +110,7 @@ class JointReturns:
     volatility: Floats
     root: Floats
     context: Floats
+    settings: StateSettings
 
     @classmethod
     def of_bars(
@@ -114,29 +127,47 @@ class JointReturns:
                 the first 50 returns.
             TooFewBarsError: below 52 bars.
         """
-        settings = settings or StateSettings()
         stamps, returns = joint_log_returns(bars_by_asset)
-        assets = tuple(bars_by_asset)
+        return cls.of_returns(tuple(bars_by_asset), stamps, returns, settings or StateSettings())
+
+    @classmethod
+    def of_returns(
+        cls,
+        assets: tuple[str, ...],
+        stamps: pd.DatetimeIndex,
+        returns: Floats,
+        settings: StateSettings,
+    ) -> JointReturns:
+        """Read states off log returns (T, N) of assets at stamps (T,), as `of_bars` does."""
         if len(returns) <= WARM_UP:
             raise TooFewBarsError(WARM_UP + 2, len(returns) + 1, "a state of joint returns")
         _refuse_standstill(returns, assets)
-        fast, own, slow = (
-            np.sqrt(_ewma(returns**2, decay))
+        weight = np.where(returns < 0, 1 + settings.leverage, 1 - settings.leverage)
+        fast, middle, slow = (
+            _ewma(weight * returns**2, decay)
             for decay in (settings.fast_decay, settings.decay, settings.slow_decay)
         )
-        own = np.maximum(own, _LEAST_SHARE * slow)
+        rest = 1 - settings.fast_share - settings.slow_share
+        mean = settings.fast_share * fast + rest * middle + settings.slow_share * slow
+        own = np.sqrt(np.maximum(mean, _LEAST_SHARE**2 * slow))
         moves = returns / own[:-1]
         correlation = _correlations(moves, settings)
         values, vectors = np.linalg.eigh(correlation)
         halves = (vectors * np.sqrt(values)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        ratios = np.sqrt(np.maximum(fast / slow, _LEAST_SHARE**2)), np.sqrt(middle / slow)
         return cls(
             assets,
             stamps,
             returns,
             own,
             own[:, :, None] * halves,
-            _context(fast, own, slow, correlation, moves, asset_context=settings.asset_context),
+            _context(*ratios, correlation, moves, asset_context=settings.asset_context),
+            settings,
         )
+
+    def restated(self, settings: StateSettings) -> JointReturns:
+        """Return the same returns with the past summed up in another way."""
+        return self.of_returns(self.assets, self.stamps, self.returns, settings)
 
     def __len__(self) -> int:
         return len(self.returns)
@@ -223,17 +254,19 @@ def _average_correlation(correlation: Floats) -> Floats:
 
 
 def _context(
-    fast: Floats,
-    own: Floats,
-    slow: Floats,
-    correlation: Floats,
-    moves: Floats,
-    *,
-    asset_context: bool,
+    fast: Floats, middle: Floats, correlation: Floats, moves: Floats, *, asset_context: bool
 ) -> Floats:
-    """Return (T + 1, 4), or (T + 1, 4 + 2 N) with each asset's own ratios."""
-    floor = _LEAST_SHARE * slow
-    quick, lasting = np.log(np.maximum(fast, floor) / own), np.log(own / slow)
+    """Return (T + 1, 4), or (T + 1, 4 + 2 N) with each asset's own ratios.
+
+    Args:
+        fast: (T + 1, N) fast volatility over the slow one.
+        middle: (T + 1, N) middle volatility over the slow one.
+        correlation: (T + 1, N, N).
+        moves: (T, N) standardised returns.
+        asset_context: whether each asset's own ratios join.
+    """
+    lasting = np.log(np.maximum(middle, _LEAST_SHARE))
+    quick = np.log(fast) - lasting
     last_move = np.concatenate([[0.0], moves.mean(axis=1)])
     columns = [
         quick.mean(axis=1),

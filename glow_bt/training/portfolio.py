@@ -1,10 +1,10 @@
 """The joint density of the next returns of several assets, and the risk of portfolios of them.
 
 From market to latent, each step exact and invertible: log returns r = A x with the current
-volatilities and correlations (`glow_bt.training.joint_returns`), x to y by the shared radius of
-a spherical Student-t (`glow_bt.risk.spherical`), y to N(0, I) by a mixture of small Glows given
-the context. With Glows that do nothing the model is a multivariate Student-t over a DCC-like
-EWMA covariance; data have to earn every step away from it.
+volatilities and correlations (`glow_bt.training.joint_returns`), then x to the latents of a
+spherical Student-t (`glow_bt.risk.spherical`) by a mixture of small Glows given the context. With
+Glows that do nothing the model is a multivariate Student-t over a DCC-like EWMA covariance; data
+have to earn every step away from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from scipy import special
 from glow_bt.errors import DataError, LookAheadError, TooFewBarsError
 from glow_bt.flows import Glow
 from glow_bt.folds import Fold, split_at
-from glow_bt.fused import FusedFlow
 from glow_bt.fused.scenarios import ScenarioBank
 from glow_bt.risk.covariance import check_weights
 from glow_bt.risk.forecasts import Forecasts, forecasts_of
@@ -34,6 +33,7 @@ from glow_bt.training.joint_returns import WARM_UP, JointReturns
 from glow_bt.training.loop import Block, fit_flow
 from glow_bt.training.portfolio_bar import NextBar
 from glow_bt.training.portfolio_config import PortfolioConfig
+from glow_bt.training.spherical_glow import SphericalGlow, TrainedGlow
 
 __all__ = ["PortfolioModel"]
 
@@ -55,7 +55,7 @@ class PortfolioModel:
         config: its settings.
         assets: N names, in the order of weights.
         axes: (N, N) lasting directions Q, columns; the first is the market.
-        radius: the shared radius.
+        radius: the spherical t of the latents.
         context_mean: (C,) of the training block.
         context_scale: (C,) deviation there.
         flows: Glows of the mixture, in float64.
@@ -101,9 +101,10 @@ class PortfolioModel:
     def fit_rows(
         cls, history: JointReturns, fold: Fold, config: PortfolioConfig
     ) -> PortfolioModel:
-        """Train on some rows of a history, whose states were made by `config.state`.
+        """Train on some rows of a history; rows before the 50th, which start states, are left out.
 
-        Rows before the 50th, which start the states, are left out.
+        States are made anew by `config.state`, with one of `config.leverages`; `config.state` of
+        the model says which.
 
         Raises:
             TooFewBarsError: if the blocks hold too few rows.
@@ -114,24 +115,17 @@ class PortfolioModel:
         _check_block("train", train, _LEAST_TRAIN)
         _check_block("validation", held_out, _LEAST_VALIDATION)
         fitted = slice(train.start, held_out.stop)
-        context = history.context[train]
-        scale = context.std(axis=0)
-        model = cls(
-            config=config,
-            assets=history.assets,
-            axes=_axes_of(history, fitted),
-            radius=SphericalT(4.0, 1.0),  # until it is fitted, below
-            context_mean=context.mean(axis=0),
-            context_scale=np.where(scale > 0, scale, 1.0),
-            flows=(),
-            trained_from=history.stamps[fitted.start],
-            trained_until=history.stamps[fitted.stop - 1],
-            validation_nll=np.nan,
-        )
-        model = replace(model, radius=SphericalT.fit(model.standardised(history, fitted)[0]))
+        model = max(
+            (_start(history, train, fitted, config, value) for value in config.leverages),
+            key=lambda start: start[1],
+        )[0]
+        history = history.restated(model.config.state)
         blocks = model._block(history, train), model._block(history, held_out)
         with one_thread():
-            flows = [_fitted_flow(*blocks, config, seed) for seed in range(config.num_flows)]
+            flows = [
+                _fitted_flow(*blocks, model.radius, config, seed)
+                for seed in range(config.num_flows)
+            ]
         model = replace(model, flows=tuple(flows))
         return replace(model, validation_nll=-float(model.log_prob(history, held_out).mean()))
 
@@ -141,11 +135,7 @@ class PortfolioModel:
         Raises:
             DataError: if the assets are not the model's, in its order; else as `fit` does.
         """
-        if tuple(bars_by_asset) != self.assets:
-            raise DataError(
-                f"expected bars of {', '.join(self.assets)} in this order, found "
-                f"{', '.join(bars_by_asset) or 'none'}"
-            )
+        self._check_assets(tuple(bars_by_asset))
         return JointReturns.of_bars(bars_by_asset, self.config.state)
 
     def scenarios(self, history: JointReturns, rows: slice | None = None) -> Floats:
@@ -154,17 +144,14 @@ class PortfolioModel:
         The same quasi-random bank under every state; a share of it for each flow.
 
         Args:
-            history: what `read` gives.
+            history: what `read` gives, or joint returns with other states, made anew.
             rows: M of its T + 1 states; None for the last one, of the bar to come.
         """
+        history = self._own(history)
         picked = np.arange(len(history) + 1)[rows if rows is not None else slice(-1, None)]
         context = self._scaled(history.context[picked])
-        drawn = [
-            bank.scenarios(flow, context)
-            for bank, flow in zip(self._banks, self._fused, strict=True)
-        ]
-        y = np.concatenate(drawn, axis=1)
-        x = self.radius.inverse(y.reshape(-1, y.shape[2]).astype(np.float64)).reshape(y.shape)
+        mixture = zip(self._fused, self._banks, strict=True)
+        x = np.concatenate([flow.scenarios(bank, context) for flow, bank in mixture], axis=1)
         scenarios: Floats = x @ (history.root[picked] @ self.axes).transpose(0, 2, 1)
         return scenarios
 
@@ -175,17 +162,18 @@ class PortfolioModel:
             history: what `read` gives.
             row: which of its T + 1 states; by default the last, of the bar to come.
         """
+        history = self._own(history)
         context = self._scaled(history.context[row])
-        return NextBar(self._fused, self.radius, history.root[row] @ self.axes, context)
+        return NextBar(self._fused, history.root[row] @ self.axes, context)
 
     def log_prob(self, history: JointReturns, rows: slice) -> Floats:
         """Return joint log densities (M,) of the log returns of some rows, in nats."""
+        history = self._own(history)
         x, log_det = self.standardised(history, rows)
-        y, change = self.radius.forward(x)
         context = self._scaled(history.context[:-1][rows])
-        each = [flow.encode(y, context)[1] for flow in self._fused]
+        each = [flow.log_prob(x, context) for flow in self._fused]
         mixed: Floats = special.logsumexp(each, axis=0) - np.log(len(each))
-        return mixed + change + log_det
+        return mixed + log_det
 
     def forecast(
         self,
@@ -215,6 +203,7 @@ class PortfolioModel:
             DataError: on weights that do not match the assets.
         """
         check_weights(weights, len(self.assets))
+        history = self._own(history)
         picked = range(len(history))[rows]
         first = history.stamps[picked.start]
         if first <= self.trained_until and not allow_training_bars:
@@ -232,22 +221,36 @@ class PortfolioModel:
 
     def standardised(self, history: JointReturns, rows: slice) -> tuple[Floats, Floats]:
         """Return x (M, N) of the log returns of some rows, and log |det dx/dr| (M,)."""
+        history = self._own(history)
         root = history.root[:-1][rows]
         x = np.linalg.solve(root, history.returns[rows][:, :, None])[:, :, 0] @ self.axes
         return x, -np.linalg.slogdet(root)[1]
 
+    def _own(self, history: JointReturns) -> JointReturns:
+        """Return a history whose states are those that this model knows."""
+        self._check_assets(history.assets)
+        if history.settings == self.config.state:
+            return history
+        return history.restated(self.config.state)
+
+    def _check_assets(self, found: tuple[str, ...]) -> None:
+        if found != self.assets:
+            raise DataError(
+                f"expected bars of {', '.join(self.assets)} in this order, found "
+                f"{', '.join(found) or 'none'}"
+            )
+
     def _block(self, history: JointReturns, rows: slice) -> Block:
-        y, _ = self.radius.forward(self.standardised(history, rows)[0])
         context = self._scaled(history.context[:-1][rows])
-        return Block(_float32(y), _float32(context))
+        return Block(_float32(self.standardised(history, rows)[0]), _float32(context))
 
     def _scaled(self, context: Floats) -> Floats:
         scaled = (context - self.context_mean) / self.context_scale
         return np.clip(scaled, -_FARTHEST_CONTEXT, _FARTHEST_CONTEXT)
 
     @cached_property
-    def _fused(self) -> list[FusedFlow]:
-        return [flow.fused() for flow in self.flows]
+    def _fused(self) -> list[TrainedGlow]:
+        return [TrainedGlow(flow.fused(), self.radius) for flow in self.flows]
 
     @cached_property
     def _banks(self) -> list[ScenarioBank]:
@@ -257,32 +260,63 @@ class PortfolioModel:
         ]
 
 
-def _fitted_flow(train: Block, held_out: Block, config: PortfolioConfig, seed: int) -> Glow:
+def _start(
+    history: JointReturns, train: slice, fitted: slice, config: PortfolioConfig, leverage: float
+) -> tuple[PortfolioModel, float]:
+    """Return a model without Glows, and its mean log-likelihood on the rows of a fit."""
+    state = replace(config.state, leverage=leverage)
+    history = history.restated(state)
+    context = history.context[train]
+    scale = context.std(axis=0)
+    model = PortfolioModel(
+        config=replace(config, state=state),
+        assets=history.assets,
+        axes=_axes_of(history, fitted),
+        radius=SphericalT(4.0, 1.0),  # until it is fitted, below
+        context_mean=context.mean(axis=0),
+        context_scale=np.where(scale > 0, scale, 1.0),
+        flows=(),
+        trained_from=history.stamps[fitted.start],
+        trained_until=history.stamps[fitted.stop - 1],
+        validation_nll=np.nan,
+    )
+    x, log_det = model.standardised(history, fitted)
+    radius = SphericalT.fit(x)
+    return replace(model, radius=radius), float((radius.log_prob(x) + log_det).mean())
+
+
+def _fitted_flow(
+    train: Block, held_out: Block, radius: SphericalT, config: PortfolioConfig, seed: int
+) -> Glow:
     settings = replace(config.train, seed=config.train.seed + seed)
-    rotated = _with_rotations(train, config.training_rows, settings.seed)
+    rotated = _with_rotations(train, config, settings.seed)
     width, num_context = train.x.shape[1], cast("torch.Tensor", train.context).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
-        flow = Glow(width, context_features=num_context, **settings.flow_settings())
-    if flow.tails is not None:
-        flow.tails.fit(rotated.x)
+        flow = SphericalGlow(radius, width, num_context, **settings.flow_settings())
     fit_flow(flow, rotated, held_out, settings, noise=settings.noise)
-    return flow.double().requires_grad_(False)
+    return flow.plain()
 
 
-def _with_rotations(block: Block, num_rows: int, seed: int) -> Block:
+def _with_rotations(block: Block, config: PortfolioConfig, seed: int) -> Block:
     """Return a block with copies of its rows, each row turned by a random rotation of its own."""
-    copies = num_rows // len(block.x) - 1
+    copies = config.training_rows // len(block.x) - 1
     context = cast("torch.Tensor", block.context)
-    if copies < 1:
-        return block
     count, width = block.x.shape
+    first = 1 if config.keep_market else 0
+    if copies < 1 or first == width:
+        return block
     rng = np.random.default_rng(seed)
-    q, r = np.linalg.qr(rng.standard_normal((copies, count, width, width)))
+    turned = width - first
+    q, r = np.linalg.qr(rng.standard_normal((copies, count, turned, turned)))
     # With signs of r's diagonal the law is uniform over rotations (Mezzadri 2007, Notices AMS 54).
     q *= np.sign(np.diagonal(r, axis1=2, axis2=3))[:, :, None, :]
-    turned = np.einsum("ktij,tj->kti", q, block.x.numpy()).reshape(-1, width)
-    return Block(torch.cat([block.x, _float32(turned)]), torch.cat([context] * (copies + 1)))
+    rows = np.tile(block.x.numpy(), (copies, 1, 1))
+    rows[:, :, first:] = np.einsum("ktij,ktj->kti", q, rows[:, :, first:])
+    return Block(
+        torch.cat([block.x, _float32(rows.reshape(-1, width))]),
+        torch.cat([context] * (copies + 1)),
+    )
 
 
 def _axes_of(history: JointReturns, rows: slice) -> Floats:
