@@ -47,6 +47,12 @@ from glow_bt.risk.baselines import (
     HistoricalSimulation,
     walk_forward,
 )
+from glow_bt.risk.covariance import (
+    CovarianceForecast,
+    dcc_covariance,
+    ewma_covariance,
+    static_covariance,
+)
 from glow_bt.risk.distributions import (
     LocationScale,
     NormalShape,
@@ -54,6 +60,7 @@ from glow_bt.risk.distributions import (
     StandardShape,
     StudentShape,
 )
+from glow_bt.risk.fidelity import FidelityReport, Statistic, fidelity_report
 from glow_bt.risk.forecasts import Forecasts, ReturnDistribution, forecasts_of
 from glow_bt.risk.measures import (
     MIN_TAIL_SCENARIOS,
@@ -63,7 +70,17 @@ from glow_bt.risk.measures import (
     tail_probability,
     value_at_risk,
 )
+from glow_bt.risk.portfolio import PortfolioRisk, portfolio_risk, portfolio_scenarios
 from glow_bt.risk.scenarios import EmpiricalShape, Scenarios
+from glow_bt.risk.spherical import SphericalT
+from glow_bt.risk.stress import (
+    LikelihoodBand,
+    StressResult,
+    StressScenarios,
+    likelihood_band,
+    stress_result,
+    stress_scenarios,
+)
 
 __all__ = [
     "BASELINES",
@@ -74,12 +91,14 @@ __all__ = [
     "BinomialResult",
     "ChristoffersenResult",
     "ConditionalCoverageResult",
+    "CovarianceForecast",
     "DieboldMarianoResult",
     "DividedHistory",
     "DynamicQuantileResult",
     "EmpiricalShape",
     "Estimate",
     "EwmaBaseline",
+    "FidelityReport",
     "FilteredHistoricalSimulation",
     "FilteredVariance",
     "Forecasts",
@@ -88,13 +107,19 @@ __all__ = [
     "HistoricalSimulation",
     "KolmogorovSmirnovResult",
     "KupiecResult",
+    "LikelihoodBand",
     "LocationScale",
     "McNeilFreyResult",
     "NormalShape",
+    "PortfolioRisk",
     "ReturnDistribution",
     "Scenarios",
     "SkewStudentShape",
+    "SphericalT",
     "StandardShape",
+    "Statistic",
+    "StressResult",
+    "StressScenarios",
     "StudentShape",
     "TrafficLightResult",
     "acerbi_szekely_test",
@@ -102,20 +127,29 @@ __all__ = [
     "binomial_test",
     "christoffersen_test",
     "conditional_coverage_test",
+    "dcc_covariance",
     "diebold_mariano_test",
     "distribution_tail",
     "dynamic_quantile_test",
+    "ewma_covariance",
     "expected_shortfall",
     "exponential_tail",
+    "fidelity_report",
     "forecasts_of",
     "fz0_loss",
     "fz0_losses",
     "kolmogorov_smirnov_test",
     "kupiec_test",
+    "likelihood_band",
     "mcneil_frey_test",
+    "portfolio_risk",
+    "portfolio_scenarios",
     "quantile_loss",
     "quantile_losses",
     "relative_returns",
+    "static_covariance",
+    "stress_result",
+    "stress_scenarios",
     "tail_probability",
     "traffic_light",
     "value_at_risk",
