@@ -33,6 +33,8 @@ HOMES = {
         "glow_bt.evaluation.canvas",
         "glow_bt.evaluation.flow_pictures",
         "glow_bt.evaluation.pictures",
+        "glow_bt.evaluation.risk_pictures",
+        "glow_bt.evaluation.risk_shape_pictures",
         "glow_bt.evaluation.tearsheet",
     ),
 }

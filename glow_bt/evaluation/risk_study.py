@@ -2,18 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import importlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from glow_bt.errors import DataError
-from glow_bt.risk.forecasts import Forecasts
+import glow_bt
+from glow_bt.errors import ConfigError, DataError
+from glow_bt.features import DEFAULT_SPEC
+from glow_bt.folds import Fold, walk_forward_folds
+from glow_bt.ohlcv import bar_interval, bars_sha256, validate_bars
+from glow_bt.risk import BASELINES, walk_forward
+from glow_bt.risk.forecasts import Forecasts, check_levels
 
-__all__ = ["RISK_LEVELS", "RiskStudy"]
+if TYPE_CHECKING:
+    from glow_bt.training import TrainConfig
+
+__all__ = [
+    "FLOW_NAMES",
+    "RISK_LEVELS",
+    "FlowForecaster",
+    "RiskProgress",
+    "RiskStudy",
+    "check_baselines",
+    "run_risk_study",
+]
 
 RISK_LEVELS = (0.01, 0.025, 0.05, 0.95, 0.975, 0.99)
+FLOW_NAMES = ("flow", "flow_recalibrated")
+# How what is not estimated came about, for whoever reads the numbers.
+_CHOICES = {
+    "estimation": "anew before each test span, on bars before it only",
+    "settings of the flow": "glow_bt's defaults unless given; none is looked for on a test span",
+    "settings of the baselines": "fixed beforehand, see glow_bt.risk.BASELINES",
+}
+_LIBRARIES = ("numpy", "scipy", "pandas", "torch", "arch")
+
+Floats = npt.NDArray[np.float64]
+
+
+class RiskProgress(Protocol):
+    """Told how far a model has come."""
+
+    def __call__(self, model: str, done: int, total: int) -> None:
+        """Take the model's name, steps (folds, for a baseline) done and steps in all."""
+        ...
+
+
+class FlowForecaster(Protocol):
+    """Forecasts of a flow trained anew at each fold: as they are, and recalibrated online."""
+
+    def __call__(
+        self,
+        bars: pd.DataFrame,
+        folds: Sequence[Fold],
+        levels: Sequence[float],
+        *,
+        config: TrainConfig,
+        progress: RiskProgress | None,
+    ) -> tuple[Forecasts, Forecasts]:
+        """Forecast the return into each test bar of each fold, from the bars before it.
+
+        Row i is about the return from bar t to t + 1, known at the close of bar t, with t from
+        fold.test.start - 1 to fold.test.stop - 2, fold after fold.
+        """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +84,7 @@ class RiskStudy:
             came true is that of the next bar.
         forecasts: by model, each of N rows; "flow" first, then "flow_recalibrated", then the
             baselines.
-        bounds: first stamp of each test span, at which models estimated anew take over.
+        bounds: the stamps at which each test span begins, where models estimated anew take over.
         manifest: where the numbers come from: data hash, versions, seed, settings.
     """
 
@@ -40,3 +99,165 @@ class RiskStudy:
             raise DataError(
                 f"expected {len(self.stamps)} forecasts of each model, found {lengths}"
             )
+
+
+def run_risk_study(
+    bars: pd.DataFrame,
+    *,
+    n_folds: int = 8,
+    test_fraction: float = 0.6,
+    levels: Sequence[float] = RISK_LEVELS,
+    baselines: Sequence[str] | None = None,
+    seed: int = 0,
+    config: TrainConfig | None = None,
+    flow: FlowForecaster | None = None,
+    progress: RiskProgress | None = None,
+) -> RiskStudy:
+    """Forecast every return into the last part of a history, by the flow and by baselines.
+
+    Models are estimated anew before each test span, on bars before it only: a baseline on all of
+    them, the flow on its fold's training and validation blocks. Between two estimations they
+    filter on, bar by bar.
+
+    Args:
+        bars: a bar frame.
+        n_folds: number of test spans, which follow one another without a hole.
+        test_fraction: share of the history that is tested.
+        levels: probabilities below VaR, ascending; above one half they are upper tails.
+        baselines: names in `glow_bt.risk.BASELINES`. Default: all.
+        seed: of the tests that resample; recorded.
+        config: settings of the flow. Default: the trainer's own, with the seed.
+        flow: the flow's forecasts. Default: `glow_bt.training.returns.walk_forward_returns`.
+        progress: told of each model's folds.
+
+    Raises:
+        TooFewBarsError: if the folds do not fit; says how many bars are needed.
+        ConfigError: on an unknown baseline, levels that are none, or folds that cannot work.
+        DataError: if closes do not change, or the flow's forecasts are about other returns.
+        TrainingError: if a model cannot be estimated.
+    """
+    check_levels(levels)
+    names = check_baselines(baselines)
+    bars = validate_bars(bars)
+    # The smallest past that this allows is long enough for every baseline.
+    folds = walk_forward_folds(
+        len(bars), n_folds, purge=DEFAULT_SPEC.min_bars, test_fraction=test_fraction
+    )
+    returns = _log_returns(bars)
+    # Position t of the returns is the return from bar t to bar t + 1.
+    spans = [(f.train.start, f.test.start - 1, f.test.stop - 1) for f in folds]
+    tested = np.concatenate([returns[first:stop] for _, first, stop in spans])
+    config = _default_config(seed) if config is None else config
+    forecaster = _default_flow() if flow is None else flow
+    pair = forecaster(bars, folds, levels, config=config, progress=progress)
+    forecasts = {
+        name: _about(tested, own, levels, name) for name, own in zip(FLOW_NAMES, pair, strict=True)
+    }
+    for name in names:
+        forecasts[name] = walk_forward(
+            BASELINES[name],
+            returns,
+            [(range(start, first), first, stop) for start, first, stop in spans],
+            levels,
+            None if progress is None else _labelled(progress, name),
+        )
+    index = cast("pd.DatetimeIndex", bars.index)
+    return RiskStudy(
+        stamps=index[spans[0][1] : spans[-1][2]],
+        forecasts=forecasts,
+        bounds=[index[first] for _, first, _ in spans],
+        manifest=_manifest(bars, folds, names, levels, test_fraction, seed, config),
+    )
+
+
+def check_baselines(names: Sequence[str] | None) -> list[str]:
+    """Return the baselines' names, each once; all where None.
+
+    Raises:
+        ConfigError: on an unknown name, or none at all.
+    """
+    chosen = list(BASELINES) if names is None else list(dict.fromkeys(names))
+    unknown = [name for name in chosen if name not in BASELINES]
+    if unknown or not chosen:
+        raise ConfigError(
+            f"expected baselines among {', '.join(BASELINES)}, found "
+            f"{', '.join(unknown) or 'none'}; name those that are there"
+        )
+    return chosen
+
+
+def _default_config(seed: int) -> TrainConfig:
+    from glow_bt.training import TrainConfig
+
+    return TrainConfig(seed=seed)
+
+
+def _default_flow() -> FlowForecaster:
+    module = importlib.import_module("glow_bt.training.returns")
+    return cast("FlowForecaster", module.walk_forward_returns)
+
+
+def _log_returns(bars: pd.DataFrame) -> Floats:
+    returns: Floats = np.diff(np.log(bars["close"].to_numpy(dtype=np.float64)))
+    if not returns.any():
+        raise DataError(
+            f"expected closes that change, found the same close at all {len(bars)} bars; "
+            "give a market that is traded"
+        )
+    return returns
+
+
+def _about(returns: Floats, own: Forecasts, levels: Sequence[float], name: str) -> Forecasts:
+    """Refuse forecasts of other returns; give all models the same returns to the last bit."""
+    fits = own.levels == tuple(levels) and len(own) == len(returns)
+    if not fits or not np.allclose(own.returns, returns, rtol=1e-6, atol=1e-10):
+        raise DataError(
+            f"expected {name} to forecast the {len(returns)} returns into the test bars at levels "
+            f"{tuple(levels)}, found {len(own)} forecasts at {own.levels} of others; "
+            "forecast the return from bar t to t + 1 at the close of bar t"
+        )
+    return replace(own, returns=returns)
+
+
+def _labelled(progress: RiskProgress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)
+
+
+def _manifest(
+    bars: pd.DataFrame,
+    folds: Sequence[Fold],
+    names: Sequence[str],
+    levels: Sequence[float],
+    test_fraction: float,
+    seed: int,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    return {
+        "bars": {
+            "count": len(bars),
+            "from": bars.index[0].isoformat(),
+            "until": bars.index[-1].isoformat(),
+            "seconds": bar_interval(bars).total_seconds(),
+            "sha256": bars_sha256(bars),
+        },
+        "seed": seed,
+        "levels": list(levels),
+        "baselines": list(names),
+        "flow": config.to_dict(),
+        "choices": dict(_CHOICES),
+        "test_fraction": test_fraction,
+        "folds": [
+            {
+                "estimated_from": bars.index[fold.train.start].isoformat(),
+                "tested_from": bars.index[fold.test.start].isoformat(),
+                "tested_until": bars.index[fold.test.stop - 1].isoformat(),
+                "bars": len(fold.test),
+            }
+            for fold in folds
+        ],
+        "versions": {
+            "glow_bt": glow_bt.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
+    }
