@@ -27,6 +27,7 @@ from glow_bt.fused.scenarios import ScenarioBank
 from glow_bt.risk.covariance import check_weights
 from glow_bt.risk.forecasts import Forecasts, forecasts_of
 from glow_bt.risk.portfolio import portfolio_scenarios
+from glow_bt.risk.scenarios import Scenarios
 from glow_bt.risk.spherical import SphericalT
 from glow_bt.threads import one_thread
 from glow_bt.training.joint_returns import WARM_UP, JointReturns
@@ -211,13 +212,26 @@ class PortfolioModel:
                 f"expected bars after {self.trained_until}, until which the model was trained, "
                 f"found {first}; give later bars or allow_training_bars=True"
             )
+        true = portfolio_scenarios(history.returns[rows][:, None, :], weights).draws[:, 0]
+        return forecasts_of(self.portfolio(weights, history, rows), true, levels)
+
+    def portfolio(
+        self, weights: npt.ArrayLike, history: JointReturns, rows: slice | None = None
+    ) -> Scenarios:
+        """Return scenarios (M, S) of a portfolio's simple return, rows as `scenarios` takes them.
+
+        Raises:
+            DataError: on weights that do not match the assets.
+        """
+        check_weights(weights, len(self.assets))
+        history = self._own(history)
+        picked = range(len(history) + 1)[rows if rows is not None else slice(-1, None)]
         parts = []
-        for start in range(picked.start, picked.stop, _BARS_AT_ONCE):
-            some = slice(start, min(start + _BARS_AT_ONCE, picked.stop))
-            distribution = portfolio_scenarios(self.scenarios(history, some), weights)
-            true = portfolio_scenarios(history.returns[some][:, None, :], weights).draws[:, 0]
-            parts.append(forecasts_of(distribution, true, levels))
-        return Forecasts.concatenate(parts)
+        for start in range(0, len(picked), _BARS_AT_ONCE):
+            some = picked[start : start + _BARS_AT_ONCE]
+            joint = self.scenarios(history, slice(some.start, some.stop, some.step))
+            parts.append(portfolio_scenarios(joint, weights).draws)
+        return Scenarios(np.concatenate(parts))
 
     def standardised(self, history: JointReturns, rows: slice) -> tuple[Floats, Floats]:
         """Return x (M, N) of the log returns of some rows, and log |det dx/dr| (M,)."""
