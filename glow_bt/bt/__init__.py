@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glow_bt.bt.analyzers import GlowRecorder, VaRBacktest
+    from glow_bt.bt.analyzers import GlowRecorder
     from glow_bt.bt.commission import BybitPerpetual
     from glow_bt.bt.indicator import GlowIndicator
     from glow_bt.bt.sizer import GlowVaRSizer
+    from glow_bt.bt.var_backtest import VaRBacktest
 
 __all__ = ["BybitPerpetual", "GlowIndicator", "GlowRecorder", "GlowVaRSizer", "VaRBacktest"]
 
@@ -20,7 +21,7 @@ _HOMES = {
     "GlowIndicator": "indicator",
     "GlowRecorder": "analyzers",
     "GlowVaRSizer": "sizer",
-    "VaRBacktest": "analyzers",
+    "VaRBacktest": "var_backtest",
 }
 
 

@@ -1,4 +1,4 @@
-"""Records of a run: what the model said at each bar, and how its VaR turned out."""
+"""Records of a run: what the model said at each bar."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import pandas as pd
 
 from glow_bt.bt.indicator import find_indicator
 from glow_bt.bt.stamps import to_index
-from glow_bt.errors import ConfigError
 from glow_bt.policy import exposure_of
-from glow_bt.risk import christoffersen_test, kupiec_test
 from glow_bt.scoring import SCORE_COLUMNS
 
-__all__ = ["BarRecorder", "GlowRecorder", "VaRBacktest"]
+__all__ = ["BarRecorder", "GlowRecorder"]
 
 _NO_SCORES = (math.nan,) * len(SCORE_COLUMNS)
 
 
 class BarRecorder(bt.Analyzer):
-    """Keeps one row of numbers for each bar of the first data feed.
+    """Keeps one row of numbers for each bar of ``data``, the first feed unless `start` sets it.
 
     Subclasses name the `columns` and read a `row`. While a bar is forming (replay, or a second
     and faster feed) its row is read again; the last reading stays.
@@ -88,63 +86,3 @@ class GlowRecorder(BarRecorder):
     def stop(self) -> None:
         """Let go of the lines, so that optimisation can send the analyzer between processes."""
         self._lines = None
-
-
-class VaRBacktest(BarRecorder):
-    """Compares each bar's VaR with the next bar's log return on the first data feed.
-
-    Analysis: level; bars (number of forecasts that came due); violations (return below VaR),
-    expected, rate; kupiec_pvalue (is the rate right?) and christoffersen_pvalue (do violations
-    come alone?), NaN with no forecast to test.
-
-    Raises:
-        ConfigError: if the strategy has no GlowIndicator on its first data.
-    """
-
-    columns = ("close", "var")
-
-    def start(self) -> None:
-        """Find the line ``var`` and its level."""
-        indicator = find_indicator(self.strategy, self.data)
-        if indicator is None:
-            raise ConfigError(
-                "expected a GlowIndicator on the strategy's first data, found none; "
-                "create one in the strategy's __init__"
-            )
-        self._var = indicator.lines.var
-        self._level = indicator.var_level
-
-    def row(self) -> tuple[float, ...]:
-        """Return close and VaR."""
-        return (self.data.close[0], self._var[0])
-
-    def stop(self) -> None:
-        """Let go of the line, so that optimisation can send the analyzer between processes."""
-        self._var = None
-
-    def violations(self) -> pd.Series[bool]:
-        """Return, for each bar whose forecast came due, whether the next return fell below it."""
-        records = self.frame()
-        returns = np.log(records["close"]).diff().shift(-1)
-        due = records["var"].notna() & returns.notna()
-        below: pd.Series[bool] = (returns < records["var"])[due]
-        return below
-
-    def get_analysis(self) -> Mapping[str, Any]:
-        """Return counts and p-values."""
-        violations = self.violations().to_numpy()
-        num_bars = len(violations)
-        analysis = {
-            "level": self._level,
-            "bars": num_bars,
-            "violations": int(violations.sum()),
-            "expected": self._level * num_bars,
-            "rate": math.nan,
-            "kupiec_pvalue": math.nan,
-            "christoffersen_pvalue": math.nan,
-        }
-        if num_bars >= 2:
-            analysis["rate"] = float(violations.mean())
-            analysis["kupiec_pvalue"] = kupiec_test(violations, self._level).pvalue
-            analysis["christoffersen_pvalue"] = christoffersen_test(violations).pvalue
-        return analysis

@@ -3,10 +3,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glow_bt.bt import BybitPerpetual, GlowRecorder, VaRBacktest
+from glow_bt.bt import BybitPerpetual, GlowRecorder
 from glow_bt.bt.analyzers import BarRecorder
-from glow_bt.errors import ConfigError
-from glow_bt.risk import christoffersen_test, kupiec_test
 from glow_bt.scoring import SCORE_COLUMNS
 from tests.bt.market import (
     WINDOW,
@@ -96,55 +94,6 @@ def test_a_forming_bar_is_recorded_once():
     np.testing.assert_allclose(
         frame[list(SCORE_COLUMNS)], scores_of(stamped)[WINDOW - 1 :], rtol=0, atol=1e-9
     )
-
-
-def test_violations_are_next_returns_below_the_var():
-    analysis = analysed(VaRBacktest).get_analysis()
-    var = scores_of(BARS)[:, 5]
-    log_close = np.log(BARS["close"].to_numpy())
-    hits = np.array(
-        [log_close[t + 1] - log_close[t] < var[t] for t in range(WINDOW - 1, len(BARS) - 1)]
-    )
-    assert 5 < hits.sum() < 50
-    assert analysis == {
-        "level": 0.05,
-        "bars": len(hits),
-        "violations": hits.sum(),
-        "expected": 0.05 * len(hits),
-        "rate": hits.mean(),
-        "kupiec_pvalue": kupiec_test(hits, 0.05).pvalue,
-        "christoffersen_pvalue": christoffersen_test(hits, 0.05).pvalue,
-    }
-
-
-def test_violations_carry_the_stamp_of_their_forecast():
-    violations = analysed(VaRBacktest).violations()
-    assert violations.index.equals(BARS.index[WINDOW - 1 : -1])
-
-
-def test_bars_without_a_forecast_are_left_out():
-    class Patchy(WindowScorer):
-        def score_arrays(self, stamps_ns, bars):
-            scores = super().score_arrays(stamps_ns, bars)
-            scores[stamps_ns // 3_600_000_000_000 % 2 == 0, 5] = np.nan
-            return scores
-
-    whole = analysed(VaRBacktest).violations()
-    violations = analysed(VaRBacktest, model=Patchy()).violations()
-    pd.testing.assert_series_equal(violations, whole[whole.index.hour % 2 == 1])
-
-
-@pytest.mark.parametrize("num_bars", [WINDOW - 1, WINDOW, WINDOW + 1])
-def test_nothing_to_test_has_no_pvalue(num_bars):
-    analysis = analysed(VaRBacktest, bars=BARS[:num_bars]).get_analysis()
-    assert analysis["bars"] == max(num_bars - WINDOW, 0)
-    assert np.isnan(analysis["kupiec_pvalue"])
-    assert np.isnan(analysis["christoffersen_pvalue"])
-
-
-def test_a_var_backtest_needs_a_model():
-    with pytest.raises(ConfigError, match="expected a GlowIndicator on the strategy's first"):
-        analysed(VaRBacktest, Bare)
 
 
 def test_a_recorder_of_one_s_own_names_columns_and_reads_a_row():
