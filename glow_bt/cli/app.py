@@ -12,6 +12,7 @@ import glow_bt
 from glow_bt.cli.adapt import adapt
 from glow_bt.cli.fetch import fetch
 from glow_bt.cli.options import ExampleGroup
+from glow_bt.cli.risk import risk
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
 from glow_bt.cli.train import train
 from glow_bt.errors import ConfigError, GlowError
@@ -39,7 +40,7 @@ def app() -> None:
     """
 
 
-for command in (demo, fetch, train, adapt, backtest, walk_forward, report):
+for command in (demo, fetch, train, adapt, backtest, walk_forward, risk, report):
     app.add_command(command)
 
 
