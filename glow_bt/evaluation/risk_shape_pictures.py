@@ -203,7 +203,7 @@ def _excess_losses(models: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _furthest(excess: Mapping[str, Mapping[str, float]]) -> float:
-    """Return where the axis ends: the quarter of the models that are furthest off do not decide."""
+    """Return where the axis ends; the quarter of the models furthest off do not decide on it."""
     furthest = sorted(max(own.values()) for own in excess.values())
     return max(1.0, 1.25 * furthest[3 * (len(furthest) - 1) // 4])
 
