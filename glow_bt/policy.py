@@ -134,7 +134,7 @@ def _affordable(budget: float, loss: float, cap: float) -> float:
     """
     if math.isnan(loss):
         return math.nan
-    return cap if loss * cap <= budget else min(budget / loss, cap)
+    return cap if loss * cap <= budget else budget / loss
 
 
 def usable_exposure(exposure: float, params: PolicyParams) -> float:

@@ -224,6 +224,14 @@ def test_a_schedule_may_begin_before_and_end_after_the_bars():
     assert folds[2]["until"] is None
 
 
+def test_forecasts_before_the_first_start_belong_to_the_first_fold():
+    model = WindowScorer()
+    model.starts = [BARS.index[i].tz_localize(None) for i in (100, 200)]  # read as UTC
+    first, second = analysed(model=model).get_analysis()["folds"]
+    assert (first["from"], first["bars"]) == (BARS.index[100], 200 - (WINDOW - 1))
+    assert (second["from"], second["bars"]) == (BARS.index[200], 199)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_says_the_same(mode):
     expected, found = analysed(), analysed(mode=mode)
@@ -368,6 +376,7 @@ def test_it_comes_back_from_an_optimisation(maxcpus):
     plain, scheduled = (run.analyzers.it for [run] in cerebro.run())
     assert plain.get_analysis() == analysed().get_analysis()
     assert [fold["bars"] for fold in scheduled.get_analysis()["folds"]] == [140, 199]
+    assert b"LineBuffer" not in pickle.dumps(scheduled)  # nor the feed, by way of its lines
     copy = pickle.loads(pickle.dumps(scheduled))  # noqa: S301
     assert copy.get_analysis() == scheduled.get_analysis()
     pd.testing.assert_frame_equal(copy.frame(), scheduled.frame())
