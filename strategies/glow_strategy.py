@@ -25,6 +25,8 @@ class GlowStrategy(ExposureStrategy):
     Args:
         model: an artifact folder, a walk-forward schedule or a scorer (`GlowIndicator`).
         var_level: probability of a loss beyond VaR.
+        horizon: bars ahead that VaR and CVaR are for.
+        recalibrate: correct VaR and CVaR by how earlier forecasts turned out.
         allow_training_bars: trade bars the model was trained on too.
         long_only: never short.
         risk_budget: loss, as a fraction of equity, that the VaR may amount to.
@@ -43,6 +45,8 @@ class GlowStrategy(ExposureStrategy):
     params: ClassVar[Any] = (
         ("model", None),
         ("var_level", 0.01),
+        ("horizon", 1),
+        ("recalibrate", False),
         ("allow_training_bars", False),
         ("long_only", PolicyParams.long_only),
         ("risk_budget", PolicyParams.risk_budget),
@@ -59,6 +63,8 @@ class GlowStrategy(ExposureStrategy):
                 data,
                 model=model,
                 var_level=self.p.var_level,
+                horizon=self.p.horizon,
+                recalibrate=self.p.recalibrate,
                 allow_training_bars=self.p.allow_training_bars,
             )
             model = indicator.scorer

@@ -18,11 +18,13 @@ get the same density, round trip, direction, regime and quantiles as on the trai
 from glow_bt.artifact.folder import load_artifact, refuse_existing, save_artifact
 from glow_bt.artifact.manifest import SCHEMA_VERSION, fingerprint
 from glow_bt.artifact.model import Artifact, Reading, TrainingRecord
+from glow_bt.artifact.returns import ReturnModel
 
 __all__ = [
     "SCHEMA_VERSION",
     "Artifact",
     "Reading",
+    "ReturnModel",
     "TrainingRecord",
     "fingerprint",
     "load_artifact",

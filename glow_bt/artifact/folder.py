@@ -33,6 +33,7 @@ _MANIFEST = "manifest.json"
 # What the manifest of a model folder is known by.
 _MARKS = ("schema_version", "spec")
 _PROBE_SCORES = "probe.scores"
+_PROBE_QUANTILES = "probe.quantiles"
 # What a probe state may read differently on another machine, in float64.
 _PROBE_TOLERANCE = 1e-6
 # Levels at which the next return's quantiles are compared, one for each tail.
@@ -86,6 +87,7 @@ def save_artifact(
     tensors = tensors_of(artifact)
     check_finite(tensors)
     tensors[_PROBE_SCORES] = torch.from_numpy(_probe_scores(artifact))
+    tensors[_PROBE_QUANTILES] = torch.from_numpy(_probe_quantiles(artifact))
     try:
         with new_folder(folder) as temporary:
             save_file(tensors, temporary / _TENSORS)
@@ -120,7 +122,7 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
         _check_spec(manifest["spec"], folder)
         tensors = load(data)
         artifact = from_parts(manifest, tensors)
-        _prove(artifact, tensors[_PROBE_SCORES].numpy(), folder)
+        _prove(artifact, tensors, folder)
     except _DAMAGE as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ArtifactError(
@@ -183,28 +185,32 @@ def _sealed(manifest: dict[str, Any]) -> bytes:
 
 
 def _probe_scores(artifact: Artifact) -> Floats:
-    """Return (P, 5): log-density, direction, regime and two quantiles of each probe state."""
+    """Return (P, 3): log-density, direction and regime of each probe state."""
     reading = artifact.read(artifact.probe)
-    flow = artifact.return_flow
-    quantiles = [
-        float(flow.location) + reading.spread * flow.standard_quantile(level)
-        for level in _PROBE_LEVELS
-    ]
-    return np.column_stack([reading.log_prob, reading.direction, reading.regime, *quantiles])
+    return np.column_stack([reading.log_prob, reading.direction, reading.regime])
+
+
+def _probe_quantiles(artifact: Artifact) -> Floats:
+    """Return (P, 2 H): two quantiles of the scaled return at each probe context and horizon."""
+    columns = []
+    for horizon in artifact.returns.horizons:
+        distribution = artifact.returns.fused(horizon).distribution(artifact.return_probe)
+        columns += [distribution.quantile(level) for level in _PROBE_LEVELS]
+    return np.column_stack(columns)
 
 
 @torch.no_grad()
-def _prove(artifact: Artifact, expected_scores: Floats, folder: Path) -> None:
+def _prove(artifact: Artifact, tensors: dict[str, torch.Tensor], folder: Path) -> None:
     """Check that probe states read as they did for the trainer, and that they invert.
 
     Latents come by the way that scoring takes and go back through the module, so that both are
     held against each other.
     """
-    scores = _probe_scores(artifact)
     latents = artifact.read(artifact.probe).latents
     back = artifact.state_flow.inverse(torch.from_numpy(latents))[0].numpy()
     for what, found, expected in (
-        ("scores", scores, expected_scores),
+        ("scores", _probe_scores(artifact), tensors[_PROBE_SCORES].numpy()),
+        ("quantiles", _probe_quantiles(artifact), tensors[_PROBE_QUANTILES].numpy()),
         ("round trip", back, artifact.probe),
     ):
         if found.shape != expected.shape:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from glow_bt.artifact.model import Artifact, TrainingRecord
+from glow_bt.artifact.returns import ReturnModel
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ArtifactError
-from glow_bt.features import FeatureSpec, Scaler
+from glow_bt.features import ContextSpec, FeatureSpec, Scaler
 from glow_bt.flows import Flow, UnivariateFlow, describe_flow, make_flow, tails_of
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.regimes import Regimes
@@ -32,7 +33,7 @@ __all__ = [
     "tensors_of",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Floats = npt.NDArray[np.float64]
 _Flow = TypeVar("_Flow", bound=Flow)
@@ -49,10 +50,13 @@ def tensors_of(artifact: Artifact) -> dict[str, Tensor]:
         "regimes.means": artifact.regimes.means,
         "regimes.scales": artifact.regimes.scales,
         "probe.states": artifact.probe,
+        "probe.contexts": artifact.return_probe,
     }
     tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
-    for prefix in ("state_flow", "return_flow"):
-        for name, tensor in getattr(artifact, prefix).state_dict().items():
+    flows: dict[str, Flow] = {"state_flow": artifact.state_flow}
+    flows |= {_return_prefix(h): flow for h, flow in artifact.returns.flows.items()}
+    for prefix, flow in flows.items():
+        for name, tensor in flow.state_dict().items():
             tensors[f"{prefix}.{name}"] = tensor.contiguous()
     return tensors
 
@@ -94,7 +98,12 @@ def _values_of(artifact: Artifact) -> dict[str, Any]:
         "spec": artifact.spec.to_dict(),
         "scaler": artifact.scaler.to_dict(),
         "state_flow": describe_flow(artifact.state_flow),
-        "return_flow": artifact.return_flow.config,
+        "returns": {
+            "spec": artifact.returns.spec.to_dict(),
+            "scaler": artifact.returns.scaler.to_dict(),
+            "bar_seconds": artifact.returns.bar_seconds,
+            "flows": {str(h): flow.config for h, flow in artifact.returns.flows.items()},
+        },
         "likelihood": {"false_alarm_rate": artifact.likelihood.false_alarm_rate},
         "direction": {
             "intercept": direction.intercept,
@@ -130,7 +139,7 @@ def from_parts(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact
         spec=FeatureSpec.from_dict(manifest["spec"]),
         scaler=Scaler.from_dict(manifest["scaler"]),
         state_flow=_state_flow(manifest["state_flow"], tensors),
-        return_flow=_return_flow(manifest["return_flow"], tensors),
+        returns=_returns(manifest["returns"], tensors),
         likelihood=LikelihoodFilter(array("likelihood.quantiles"), likelihood["false_alarm_rate"]),
         direction=DirectionReadout(
             coefficients=array("direction.coefficients"),
@@ -140,6 +149,7 @@ def from_parts(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Artifact
         ),
         regimes=Regimes(array("regimes.weights"), array("regimes.means"), array("regimes.scales")),
         probe=array("probe.states"),
+        return_probe=array("probe.contexts"),
         training=_record(manifest["training"]),
     )
 
@@ -162,10 +172,28 @@ def _state_flow(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Flow:
     return flow
 
 
-def _return_flow(settings: dict[str, Any], tensors: dict[str, Tensor]) -> UnivariateFlow:
-    flow = _restored(lambda: UnivariateFlow(**settings), "return_flow.", tensors)
+def _returns(values: dict[str, Any], tensors: dict[str, Tensor]) -> ReturnModel:
+    return ReturnModel(
+        spec=ContextSpec.from_dict(values["spec"]),
+        scaler=Scaler.from_dict(values["scaler"]),
+        bar_seconds=float(values["bar_seconds"]),
+        flows={
+            int(horizon): _return_flow(settings, _return_prefix(int(horizon)), tensors)
+            for horizon, settings in values["flows"].items()
+        },
+    )
+
+
+def _return_prefix(horizon: int) -> str:
+    return f"returns_{horizon}"
+
+
+def _return_flow(
+    settings: dict[str, Any], prefix: str, tensors: dict[str, Tensor]
+) -> UnivariateFlow:
+    flow = _restored(lambda: UnivariateFlow(**settings), f"{prefix}.", tensors)
     if flow.config != settings:
-        raise ValueError(f"settings of return_flow are {sorted(settings)}")
+        raise ValueError(f"settings of {prefix} are {sorted(settings)}")
     return flow
 
 
@@ -202,7 +230,9 @@ def _tail_indices(artifact: Artifact) -> dict[str, Any]:
         indices["state"] = {
             name: [a, b] for name, a, b in zip(artifact.spec.names, left, right, strict=True)
         }
-    indices["return"] = [side[0] for side in artifact.return_flow.tails.index.tolist()]
+    indices["returns"] = {
+        str(horizon): flow.index.tolist() for horizon, flow in artifact.returns.flows.items()
+    }
     return indices
 
 

@@ -6,18 +6,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from glow_bt.artifact.encoding import Encoder, encoder_of
+from glow_bt.artifact.returns import ReturnModel
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ArtifactError
 from glow_bt.features import FeatureSpec, Scaler
-from glow_bt.flows import Flow, UnivariateFlow
-from glow_bt.fused import FusedUnivariate
+from glow_bt.flows import Flow
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.regimes import Regimes
 
@@ -86,15 +86,12 @@ class Reading(NamedTuple):
         log_prob: (N,) log-density of the scaled state, nats.
         direction: (N,) in [-1, 1].
         regime: (N,) number of the regime.
-        spread: (N,) factor on the standard quantile of the next return, both in units of
-            current volatility: quantile = location + spread * standard quantile.
     """
 
     latents: Floats
     log_prob: Floats
     direction: Floats
     regime: npt.NDArray[np.int64]
-    spread: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +102,12 @@ class Artifact:
         spec: which features make a market state, in which order.
         scaler: centre and scale of each feature, from the training block.
         state_flow: density of scaled market states, of any family.
-        return_flow: density of the next bar's log return over current volatility, given the
-            scaled state.
+        returns: density of the next bars' log returns, given how volatile the market has been.
         likelihood: filter thresholds and confidence ranks.
         direction: readout of latents.
         regimes: regimes of latents.
         probe: (P, D) scaled states that a loaded model is proven on.
+        return_probe: (P, C) scaled contexts of returns, for the same.
         training: where the model comes from.
 
     Raises:
@@ -120,11 +117,12 @@ class Artifact:
     spec: FeatureSpec
     scaler: Scaler
     state_flow: Flow
-    return_flow: UnivariateFlow
+    returns: ReturnModel
     likelihood: LikelihoodFilter
     direction: DirectionReadout
     regimes: Regimes
     probe: Floats
+    return_probe: Floats
     training: TrainingRecord
 
     def __post_init__(self) -> None:
@@ -136,7 +134,6 @@ class Artifact:
             )
         widths = {
             "state_flow": self.state_flow.num_features,
-            "return_flow": self.return_flow.context_features,
             "direction": len(self.direction.coefficients),
             "regimes": self.regimes.means.shape[1],
             "probe": self.probe.shape[1],
@@ -147,6 +144,16 @@ class Artifact:
                 f"expected every part to be for the {width} features of the spec, found {wrong}; "
                 "train again"
             )
+        if self.return_probe.shape[1] != len(self.returns.spec.names):
+            raise ArtifactError(
+                f"expected probe contexts of {len(self.returns.spec.names)} numbers, found "
+                f"{self.return_probe.shape[1]}; train again"
+            )
+
+    @property
+    def min_bars(self) -> int:
+        """Bars that a row of scores depends on, itself included."""
+        return max(self.spec.min_bars, self.returns.min_bars)
 
     def read(self, states: Floats) -> Reading:
         """Read scaled states (N, D).
@@ -160,7 +167,6 @@ class Artifact:
             log_prob=log_prob,
             direction=self.direction(latents),
             regime=self.regimes.assign(latents),
-            spread=cast("Floats", self._fused_return_flow.scale(states)),
         )
 
     def regime_of(self, latents: Floats) -> npt.NDArray[np.int64]:
@@ -170,7 +176,3 @@ class Artifact:
     @cached_property
     def _encode(self) -> Encoder:
         return encoder_of(self.state_flow)
-
-    @cached_property
-    def _fused_return_flow(self) -> FusedUnivariate:
-        return self.return_flow.fused()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import backtrader as bt
 import numpy as np
@@ -15,13 +15,18 @@ from glow_bt.errors import ConfigError
 from glow_bt.ohlcv import BAR_COLUMNS
 from glow_bt.scoring import (
     SCORE_COLUMNS,
+    BarScorer,
     ScheduledScorer,
     Scorer,
+    ScoreStream,
+    StreamState,
     check_interval,
     open_scorer,
 )
 
 __all__ = ["GlowIndicator", "find_indicator"]
+
+Floats = npt.NDArray[np.float64]
 
 _INPUTS = ("datetime", *BAR_COLUMNS)
 # Lines of one scale share the picture; the others can be switched on with `plotlines`.
@@ -33,9 +38,9 @@ class GlowIndicator(bt.Indicator):
 
     Under runonce the whole history is scored in one call, else one window of bars a bar; both
     give the same values (to 1e-9). A value depends on the last ``min_bars`` bars of the model
-    alone, so it may be asked for repeatedly: a bar that is still forming (replay) is scored
-    anew whenever it changes. With fewer bars than that the lines stay NaN and a strategy stays
-    in ``prenext``.
+    alone, unless it is recalibrated. It may be asked for repeatedly: a bar that is still forming
+    (replay) is scored anew whenever it changes. With fewer bars than that the lines stay NaN and
+    a strategy stays in ``prenext``.
 
     Lines:
         log_prob: log density of the market state.
@@ -43,14 +48,18 @@ class GlowIndicator(bt.Indicator):
         in_distribution: 1 inside the likelihood filter, 0 outside.
         direction: in [-1, 1].
         regime: number of the regime, from 0.
-        var: ``var_level`` quantile of the next bar's log return, a negative number.
+        var: ``var_level`` quantile of the log return over the horizon, a negative number.
         cvar: mean log return below it.
 
     Args:
         data: a data feed (not a single line), resampled or replayed ones included.
         model: an artifact or its folder, a walk-forward schedule (list of valid-from stamp and
             artifact or folder), or a scorer. In ``optstrategy`` wrap a schedule in a list.
-        var_level: probability of a loss beyond VaR; a scorer given as the model keeps its own.
+        var_level: probability of a loss beyond VaR; a scorer given as the model keeps its own,
+            and so for the next two.
+        horizon: bars ahead that VaR and CVaR are for, one that the model was trained for.
+        recalibrate: correct VaR and CVaR by how earlier forecasts turned out.
+        state: where an earlier run's recalibration stood (its `stream_state`), to go on from.
         allow_training_bars: score bars the model was trained on too.
 
     Raises:
@@ -60,7 +69,14 @@ class GlowIndicator(bt.Indicator):
     """
 
     lines: ClassVar[Any] = SCORE_COLUMNS
-    params: ClassVar[Any] = (("model", None), ("var_level", 0.01), ("allow_training_bars", False))
+    params: ClassVar[Any] = (
+        ("model", None),
+        ("var_level", 0.01),
+        ("horizon", 1),
+        ("recalibrate", False),
+        ("state", None),
+        ("allow_training_bars", False),
+    )
     plotinfo: ClassVar[dict[str, Any]] = {
         "subplot": True,
         "plotname": "GLOW",
@@ -80,7 +96,7 @@ class GlowIndicator(bt.Indicator):
     def __init__(self, *args: object, **kwargs: object) -> None:
         refuse_unknown(self, args, kwargs)
         super().__init__()
-        self._inputs = _bar_lines(self.data)
+        _bar_lines(self.data, _INPUTS)
         if self.p.model is None:
             raise ConfigError(
                 "expected model=<artifact folder, schedule or scorer>, found none; "
@@ -89,18 +105,53 @@ class GlowIndicator(bt.Indicator):
         self.scorer = open_scorer(
             self.p.model,
             var_level=self.p.var_level,
+            horizon=self.p.horizon,
+            recalibrate=self.p.recalibrate or self.p.state is not None,
             allow_training_bars=self.p.allow_training_bars,
         )
+        columns = getattr(self.scorer, "columns", BAR_COLUMNS)
+        self._inputs = _bar_lines(self.data, ("datetime", *columns))
+        self._stream = _stream_of(self.scorer, self.p.state)
         self._min_bars = self.scorer.min_bars
         self._interval_checked = False
         self._scored_bar: tuple[float, ...] | None = None
         self._scores: list[float] = []
+        self._history: Floats | None = None
+        self._errors: Floats | None = None
         self.addminperiod(self._min_bars)
 
     @property
     def var_level(self) -> float:
         """Probability of a loss beyond the line ``var``."""
         return float(getattr(self.scorer, "var_level", self.p.var_level))
+
+    @property
+    def horizon(self) -> int:
+        """Bars ahead that the lines ``var`` and ``cvar`` are for."""
+        return int(getattr(self.scorer, "horizon", self.p.horizon))
+
+    @property
+    def stream_state(self) -> StreamState | None:
+        """How the recalibration stands after the current bar; None without one.
+
+        Bar by bar only (live, or ``runonce=False``): after a run in one call ask the scorer's
+        ``recalibrated``.
+        """
+        return None if self._stream is None else self._stream.state
+
+    def var_error(self) -> float:
+        """Return the standard error of the current bar's VaR; 0 for a scorer that knows none.
+
+        After `once` those of the whole history are found in one call, when first asked for.
+        """
+        if not isinstance(self.scorer, Scorer | ScheduledScorer):
+            return 0.0
+        if self._history is None:
+            window = np.array([line.get(size=self._min_bars) for line in self._inputs])
+            return float(self.scorer.var_error(*self._arrays(window))[-1])
+        if self._errors is None:
+            self._errors = self.scorer.var_error(*self._arrays(self._history))
+        return float(self._errors[len(self) - 1])
 
     def oncestart(self, start: int, end: int) -> None:
         """Leave the first full bar to `once`, which scores all of them together."""
@@ -109,8 +160,10 @@ class GlowIndicator(bt.Indicator):
         """Score the whole history in one call."""
         if end < self._min_bars:
             return
-        history = np.array([line.array[:end] for line in self._inputs])
-        for line, values in zip(self.lines, self._score(history).T, strict=True):
+        history = self._history = np.array([line.array[:end] for line in self._inputs])
+        # A state that is gone on from knows which bars it has seen: it goes bar by bar.
+        score = self._score if self.p.state is None else self._score_each
+        for line, values in zip(self.lines, score(history).T, strict=True):
             line.array[:end] = array("d", values.tobytes())
 
     def next(self) -> None:
@@ -118,7 +171,7 @@ class GlowIndicator(bt.Indicator):
         bar = (len(self.data), *(line[0] for line in self._inputs))
         if bar != self._scored_bar:
             window = np.array([line.get(size=self._min_bars) for line in self._inputs])
-            self._scores = self._score(window)[-1].tolist()
+            self._scores = self._score_last(window).tolist()
             self._scored_bar = bar
         for line, value in zip(self.lines, self._scores, strict=True):
             line[0] = value
@@ -127,14 +180,45 @@ class GlowIndicator(bt.Indicator):
         # By default every parameter's text, the model's too.
         return [f"VaR at {self.var_level:.3g}"]
 
-    def _score(self, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Score (6, N) stamps and bars in the order of `_INPUTS`."""
+    def _score(self, inputs: Floats) -> Floats:
+        """Score (6, N) stamps and bars in the order of the scorer's columns: (N, 7)."""
+        return self.scorer.score_arrays(*self._arrays(inputs))
+
+    def _score_last(self, inputs: Floats) -> Floats:
+        """Score the last of min_bars bars: (7,)."""
+        if self._stream is None:
+            last: Floats = self._score(inputs)[-1]
+            return last
+        return self._stream.score(*self._arrays(inputs))
+
+    def _score_each(self, inputs: Floats) -> Floats:
+        """Score (6, N) one after another: (N, 7)."""
+        scores = np.full((inputs.shape[1], len(SCORE_COLUMNS)), np.nan)
+        for stop in range(self._min_bars, inputs.shape[1] + 1):
+            scores[stop - 1] = self._score_last(inputs[:, stop - self._min_bars : stop])
+        return scores
+
+    def _arrays(self, inputs: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
         stamps = to_nanoseconds(inputs[0])
         if not self._interval_checked and isinstance(self.scorer, Scorer | ScheduledScorer):
             # The first window only, whatever the mode: a hole later on stops no strategy.
             check_interval(stamps[: self._min_bars], self.scorer.bar_seconds)
         self._interval_checked = True
-        return self.scorer.score_arrays(stamps, np.ascontiguousarray(inputs[1:].T))
+        return stamps, np.ascontiguousarray(inputs[1:].T)
+
+
+def _stream_of(scorer: BarScorer, state: StreamState | None) -> ScoreStream | None:
+    recalibrates = (
+        isinstance(scorer, Scorer | ScheduledScorer) and scorer.recalibration is not None
+    )
+    if not recalibrates:
+        if state is not None:
+            raise ConfigError(
+                "expected a scorer that recalibrates to go on from a state, found one that does "
+                "not; give recalibrate=True or no state"
+            )
+        return None
+    return ScoreStream(cast("Scorer | ScheduledScorer", scorer), state)
 
 
 def find_indicator(strategy: bt.Strategy, data: bt.AbstractDataBase) -> GlowIndicator | None:
@@ -145,11 +229,11 @@ def find_indicator(strategy: bt.Strategy, data: bt.AbstractDataBase) -> GlowIndi
     return None
 
 
-def _bar_lines(data: bt.LineSeries) -> tuple[bt.LineBuffer, ...]:
-    missing = [name for name in _INPUTS if not hasattr(data.lines, name)]
+def _bar_lines(data: bt.LineSeries, names: tuple[str, ...]) -> tuple[bt.LineBuffer, ...]:
+    missing = [name for name in names if not hasattr(data.lines, name)]
     if missing:
         raise ConfigError(
-            f"expected a data feed with lines {', '.join(_INPUTS)}, found none of "
+            f"expected a data feed with lines {', '.join(names)}, found none of "
             f"{', '.join(missing)}; give self.data, not a line such as self.data.close"
         )
-    return tuple(getattr(data.lines, name) for name in _INPUTS)
+    return tuple(getattr(data.lines, name) for name in names)

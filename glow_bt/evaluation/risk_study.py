@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,8 +115,8 @@ def run_risk_study(
     """Forecast every return into the last part of a history, by the flow and by baselines.
 
     Models are estimated anew before each test span, on bars before it only: a baseline on all of
-    them, the flow on its fold's training and validation blocks. Between two estimations they
-    filter on, bar by bar.
+    them, and so the flow, whose members each leave out a block of them (see
+    `glow_bt.training.walk_forward_returns`). Between two estimations they filter on, bar by bar.
 
     Args:
         bars: a bar frame.
@@ -127,7 +126,7 @@ def run_risk_study(
         baselines: names in `glow_bt.risk.BASELINES`. Default: all.
         seed: of the tests that resample; recorded.
         config: settings of the flow. Default: the trainer's own, with the seed.
-        flow: the flow's forecasts. Default: `glow_bt.training.returns.walk_forward_returns`.
+        flow: the flow's forecasts. Default: `glow_bt.training.walk_forward_returns`.
         progress: told of each model's folds.
 
     Raises:
@@ -193,8 +192,9 @@ def _default_config(seed: int) -> TrainConfig:
 
 
 def _default_flow() -> FlowForecaster:
-    module = importlib.import_module("glow_bt.training.returns")
-    return cast("FlowForecaster", module.walk_forward_returns)
+    from glow_bt.training import walk_forward_returns
+
+    return walk_forward_returns
 
 
 def _log_returns(bars: pd.DataFrame) -> Floats:

@@ -214,7 +214,7 @@ def _latents(span: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> pd.D
         for fold in models:
             first = int(span.index.searchsorted(fold.valid_from))
             last = int(span.index.searchsorted(fold.valid_until, side="right"))
-            warm_up = fold.artifact.spec.min_bars - 1
+            warm_up = fold.artifact.min_bars - 1
             parts.append((fold.artifact, span.iloc[max(first - warm_up, 0) : last]))
     tables = []
     for artifact, bars in parts:
@@ -225,7 +225,7 @@ def _latents(span: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> pd.D
 
 def _min_bars(models: Sequence[FoldModel] | Artifact) -> int:
     artifact = models if isinstance(models, Artifact) else models[0].artifact
-    return artifact.spec.min_bars
+    return artifact.min_bars
 
 
 def _model_of(models: Sequence[FoldModel] | Artifact) -> Model:

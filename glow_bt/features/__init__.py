@@ -11,6 +11,7 @@ from glow_bt.features.batch import (
     last_features,
     volatility_array,
 )
+from glow_bt.features.context import ContextRows, ContextSpec, context_rows
 from glow_bt.features.scaler import Scaler
 from glow_bt.features.spec import DEFAULT_SPEC, FEATURES, Feature, FeatureSpec
 from glow_bt.features.streaming import FeatureStream
@@ -18,11 +19,14 @@ from glow_bt.features.streaming import FeatureStream
 __all__ = [
     "DEFAULT_SPEC",
     "FEATURES",
+    "ContextRows",
+    "ContextSpec",
     "Feature",
     "FeatureSpec",
     "FeatureStream",
     "Scaler",
     "compute_features",
+    "context_rows",
     "feature_array",
     "last_features",
     "volatility_array",

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glow_bt.flows import nets, spline, tails, univariate
+from glow_bt.flows import members, nets, spline, tails, univariate
 from glow_bt.flows.coupling import COUPLINGS, ConditionalAffine, Coupling
 from glow_bt.flows.priors import GaussianMixturePrior, Prior, StudentTPrior
+from glow_bt.fused.knots import KnotSpline
 from glow_bt.fused.parts import (
     AffineMap,
     Array,
@@ -28,6 +29,7 @@ from glow_bt.fused.parts import (
     TailMoves,
     TailPart,
 )
+from glow_bt.fused.univariate import UnivariateParts
 
 if TYPE_CHECKING:
     from glow_bt.flows.glow import Glow
@@ -82,30 +84,30 @@ def freeze_tails(layer: TailLayer) -> TailPart:
 
 
 @torch.no_grad()
-def freeze_univariate(flow: UnivariateFlow) -> TailPart:
-    """Return a `UnivariateFlow` as one tail layer: the context moves its log-scale alone."""
-    bound = univariate.LOG_SCALE_BOUND
-    log_scale, moves = _array(flow.log_scale), None
-    net = _net(flow.net)
-    if flow.context_features:
-        moves = TailMoves(_only_log_scale(net), bound, bound, bound)
-    else:
-        log_scale = log_scale + bound * np.tanh(net.layers[-1].shift / bound)
-    return TailPart(
-        location=_array(flow.location),
-        log_scale=log_scale,
-        log_excess=_array(flow.tails.log_excess),
-        min_index=flow.tails.min_index,
-        moves=moves,
+def freeze_univariate(flow: UnivariateFlow) -> UnivariateParts:
+    """Return the parts of a `UnivariateFlow`, with all of its members."""
+    layers = cast("list[nets.StackedLinear]", list(flow.net.layers))
+    count = flow.config["num_members"]
+    line = (np.zeros((count, 0)), np.zeros(count))
+    if flow.net.line is not None:
+        line = (_array(flow.net.line.weight[..., 0]), _array(flow.net.line.bias[:, 0]))
+    return UnivariateParts(
+        layers=tuple((_array(layer.weight), _array(layer.bias)) for layer in layers),
+        line=line,
+        location=_array(flow.location[:, 0]),
+        log_scale=_array(flow.log_scale[:, 0]),
+        log_excess=_array(flow.log_excess),
+        splines=tuple(_knot_spline(raw) for raw in flow.knots),
+        spline=_knot_spline(flow.knots.double().mean(dim=0)),
+        context_bound=members.CONTEXT_BOUND,
+        log_scale_bound=univariate.LOG_SCALE_BOUND,
+        log_index_bound=univariate.LOG_INDEX_BOUND,
+        min_index=univariate.MIN_INDEX,
     )
 
 
-def _only_log_scale(net: NetPart) -> NetPart:
-    """Return a network whose second of four outputs is the one of `net`; the others are 0."""
-    *hidden, last = net.layers
-    place = np.eye(4)[:, 1:2]
-    spread = AffineMap(place @ last.matrix, place @ last.shift)
-    return NetPart((*hidden, spread), net.input_bound)
+def _knot_spline(raw: Tensor) -> KnotSpline:
+    return KnotSpline(*(_array(knots) for knots in spline.spline_knots(raw.double())))
 
 
 def _steps(level: GlowLevel) -> tuple[StepPart, ...]:

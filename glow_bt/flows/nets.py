@@ -10,6 +10,7 @@ from torch import Tensor, nn
 __all__ = [
     "INPUT_BOUND",
     "LOG_SCALE_BOUND",
+    "StackedLinear",
     "StackedNet",
     "bounded_input",
     "bounded_log_scale",
@@ -86,7 +87,7 @@ class StackedNet(nn.Module):
         super().__init__()
         self.in_features = in_features
         widths = [in_features, hidden_dim, hidden_dim, out_features] if in_features else []
-        layers = [_StackedLinear(num_nets, *pair) for pair in itertools.pairwise(widths)]
+        layers = [StackedLinear(num_nets, *pair) for pair in itertools.pairwise(widths)]
         self.net = nn.ModuleList(layers)
         if in_features == 0:
             self.constant = nn.Parameter(torch.zeros(num_nets, out_features))
@@ -112,8 +113,8 @@ class StackedNet(nn.Module):
         return torch.addmm(b3, hidden, w3)
 
 
-class _StackedLinear(nn.Module):
-    """Weights (K, in, out) and biases (K, out), starting as those of nn.Linear do."""
+class StackedLinear(nn.Module):
+    """K linear maps, weights (K, in, out) and biases (K, out), starting as nn.Linear does."""
 
     def __init__(self, num_nets: int, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -121,6 +122,10 @@ class _StackedLinear(nn.Module):
         weight = torch.empty(num_nets, in_features, out_features).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(num_nets, out_features).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (K, N, out) of rows (K, N, in), each by its own map."""
+        return torch.baddbmm(self.bias[:, None, :], x, self.weight)
 
 
 class _BoundedInput(nn.Module):

@@ -16,6 +16,7 @@ __all__ = [
     "NUM_KNOT_PARAMETERS",
     "spline_forward",
     "spline_inverse",
+    "spline_knots",
 ]
 
 # Bins between the ends, and half the length of what they cover; outside the spline is the
@@ -42,9 +43,9 @@ def spline_forward(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         x: values of any shape (...).
-        raw: parameters (..., 23) of each value's spline.
+        raw: parameters (..., 23) of each value's spline, or (1, ..., 23) of one for all.
     """
-    x_knots, y_knots, slopes = _knots(raw)
+    x_knots, y_knots, slopes = spline_knots(raw)
     inside = x.abs() < HALF_WIDTH
     at = torch.where(inside, x, 0.0)
     x0, width, y0, height, d0, d1 = _bin_of(at, x_knots, x_knots, y_knots, slopes)
@@ -62,7 +63,7 @@ def spline_inverse(y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
     The root of a quadratic, in the form that does not cancel (Durkan et al. 2019, eq. 29).
     """
-    x_knots, y_knots, slopes = _knots(raw)
+    x_knots, y_knots, slopes = spline_knots(raw)
     inside = y.abs() < HALF_WIDTH
     at = torch.where(inside, y, 0.0)
     x0, width, y0, height, d0, d1 = _bin_of(at, y_knots, x_knots, y_knots, slopes)
@@ -88,7 +89,7 @@ def _log_slope(
     return 2 * slope.log() + numerator.log() - 2 * denominator.log()
 
 
-def _knots(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def spline_knots(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return abscissas, ordinates and slopes of the knots, (..., NUM_BINS + 1) each."""
     widths, heights, inner = torch.split(raw, [NUM_BINS, NUM_BINS, NUM_BINS - 1], dim=-1)
     slopes = MIN_SLOPE + softplus(inner + _UNIT_SLOPE)
@@ -110,6 +111,7 @@ def _bin_of(
     left = (at[..., None] >= searched[..., 1:-1]).sum(dim=-1, keepdim=True)
     ends = torch.cat([left, left + 1], dim=-1)
     (x0, x1), (y0, y1), (d0, d1) = (
-        knots.gather(-1, ends).unbind(dim=-1) for knots in (x_knots, y_knots, slopes)
+        knots.expand(*ends.shape[:-1], -1).gather(-1, ends).unbind(dim=-1)
+        for knots in (x_knots, y_knots, slopes)
     )
     return x0, x1 - x0, y0, y1 - y0, d0, d1

@@ -1,175 +1,187 @@
-"""A one-dimensional conditional density with exact quantiles."""
+"""A one-dimensional conditional density with exact quantiles, alone or averaged over members."""
 
 from __future__ import annotations
 
 import math
-from copy import deepcopy
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glow_bt.errors import FlowError
-from glow_bt.flows.base import Context, PerRow, Rows
-from glow_bt.flows.nets import conditioner, soft_bound
+from glow_bt.flows.base import Context, PerRow, Rows, check_sizes
+from glow_bt.flows.members import MemberNets
+from glow_bt.flows.nets import soft_bound
 from glow_bt.flows.priors import NormalPrior
-from glow_bt.flows.quantiles import IncreasingFlow, check_level
-from glow_bt.flows.tails import TailLayer
+from glow_bt.flows.quantiles import IncreasingFlow
+from glow_bt.flows.spline import NUM_KNOT_PARAMETERS, spline_forward, spline_inverse
+from glow_bt.flows.tail_fit import fit_margins
+from glow_bt.flows.wallace import compress, stretch
 
 if TYPE_CHECKING:
     from glow_bt.fused import FusedUnivariate
 
-__all__ = ["LOG_SCALE_BOUND", "UnivariateFlow"]
+__all__ = ["LOG_INDEX_BOUND", "LOG_SCALE_BOUND", "MIN_INDEX", "UnivariateFlow"]
 
 # With indices above 1 the mean exists; the margin keeps the shortfall integral well behaved.
-_MIN_INDEX = 1.2
-# The context moves the scale by factors between exp(-1) and exp(1).
-LOG_SCALE_BOUND = 1.0
-# Expected shortfall integrates over latents down to this far below the quantile's (or 0), where
-# even at the smallest index the integrand is below 1e-30.
-_ES_DEPTH = 30.0
-_ES_NODES = 200
+MIN_INDEX = 1.2
+# How far a context moves the log-scale, and the log of the excess of an index over its minimum.
+LOG_SCALE_BOUND = 1.5
+LOG_INDEX_BOUND = 0.5
+_START_INDEX = 4.0
 
 
 class UnivariateFlow(IncreasingFlow):
-    """p(y | c) for one-dimensional y: a conditional affine layer over a tail layer.
+    """p(y | c) for one-dimensional y: a scale and two tails that follow c, one shape for all.
 
-    Towards the latent: u = (y - m) * exp(-s(c)), z = tail(u), z ~ N(0, 1). The log-scale s is a
-    network of the context; the location m is one learned number, because a location that
-    follows the context overfits returns. The map is increasing, so quantiles are exact: the
-    normal quantile pushed through the inverse.
+    Towards the latent:
+
+        u = y * exp(-s(c)) - m
+        v = sign(u) * sqrt(a(c) * log(1 + u^2/a(c)))      a left or right index, by the sign
+        z = spline(v) ~ N(0, 1)
+
+    The log-scale s and both tail indices are functions of the context; the location m (in
+    scales) and the knots of a rational-quadratic spline, which give the body its skewness and
+    peak, are numbers, because a location that follows the context overfits returns. The map is
+    increasing, so quantiles are exact: the normal quantile pushed through the inverse. The tail
+    step is that of `glow_bt.flows.wallace` (power-law tails of that index), the spline that of
+    `glow_bt.flows.spline` (the identity beyond 4).
+
+    A flow can hold the parameters of several members, trained apart: what they say of a context,
+    and their shapes, are averaged before they are used, which keeps one increasing map with
+    exact quantiles. What they say apart measures how uncertain the estimate is.
 
     Args:
         context_features: C, width of the context; 0 for one density, where None stands for the
             context and quantile, expected_shortfall and scale return one value, (1,).
-        hidden_dim: width of the network's two hidden layers.
+        hidden_dim: width of the two hidden layers of each member's network.
+        num_members: M.
+
+    Attributes:
+        location: (M, 1), m in units of the scale.
+        log_scale: (M, 1), s where the network says nothing.
+        log_excess: (M, 2), log(a - 1.2), left and right, where the network says nothing.
+        knots: (M, 23) parameters of the spline.
+        net: (N, C) -> (M, N, 3), what a context adds to log-scale and log-excesses.
+
+    Raises:
+        FlowError: on a size below 1.
     """
 
-    def __init__(self, context_features: int, hidden_dim: int = 32) -> None:
+    def __init__(self, context_features: int, hidden_dim: int = 16, num_members: int = 1) -> None:
         super().__init__(1, context_features)
+        check_sizes(hidden_dim=hidden_dim, num_members=num_members)
         self.config: dict[str, int] = {
             "context_features": context_features,
             "hidden_dim": hidden_dim,
+            "num_members": num_members,
         }
-        self.location = nn.Parameter(torch.zeros(1))
-        self.log_scale = nn.Parameter(torch.zeros(1))
-        self.net = conditioner(context_features, hidden_dim, 1)
-        self.tails = TailLayer(1, min_index=_MIN_INDEX, affine=False)
+        self.location = nn.Parameter(torch.zeros(num_members, 1))
+        self.log_scale = nn.Parameter(torch.zeros(num_members, 1))
+        start = math.log(_START_INDEX - MIN_INDEX)
+        self.log_excess = nn.Parameter(torch.full((num_members, 2), start))
+        self.knots = nn.Parameter(torch.zeros(num_members, NUM_KNOT_PARAMETERS))
+        self.net = MemberNets(num_members, context_features, hidden_dim, 3)
         self.prior = NormalPrior(1)
+
+    @property
+    def index(self) -> Tensor:
+        """Left and right tail index where the network says nothing, shape (2,)."""
+        return MIN_INDEX + self.log_excess.detach().mean(dim=0).exp()
+
+    @classmethod
+    def averaged(cls, members: Sequence[UnivariateFlow]) -> UnivariateFlow:
+        """Return one flow of all members' members, in the first one's type.
+
+        Raises:
+            FlowError: if there is none, or they differ in context or width.
+        """
+        settings = {(f.context_features, f.config["hidden_dim"]) for f in members}
+        if len(settings) != 1:
+            raise FlowError(
+                "expected members of one context_features and hidden_dim, found "
+                f"{sorted(settings)}; build them alike"
+            )
+        ((context_features, hidden_dim),) = settings
+        count = sum(f.config["num_members"] for f in members)
+        # Building a flow draws its starting weights, which must not move the caller's stream.
+        with torch.random.fork_rng(devices=[]):
+            flow = cls(context_features, hidden_dim, count).to(members[0].prior.dtype)
+        states = [f.state_dict() for f in members]
+        flow.load_state_dict(
+            {
+                name: torch.cat([state[name] for state in states])
+                for name in states[0]
+                if not name.startswith("prior.")
+            },
+            strict=False,  # the prior of width 1 has nothing to load
+        )
+        return flow.eval()
 
     def forward(self, x: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
         """Map y (N, 1) to its latent (N, 1)."""
-        s = self._log_scale(x, context)
-        z, log_det = self.tails((x - self.location) * (-s).exp())
-        return z, log_det - s[:, 0]
+        s, left, right = self._moved(x, context)
+        u = x * (-s).exp() - self.location.mean()
+        v, tail_slope = compress(u, torch.where(u < 0, left, right))
+        z, body_slope = spline_forward(v, self._knots())
+        return z, (tail_slope + body_slope - s)[:, 0]
 
     def inverse(self, z: Rows, context: Context | None = None) -> tuple[Rows, PerRow]:
         """Map a latent (N, 1) to y (N, 1)."""
-        s = self._log_scale(z, context)
-        u, log_det = self.tails.inverse(z)
-        return u * s.exp() + self.location, log_det + s[:, 0]
+        s, left, right = self._moved(z, context)
+        v, body_slope = spline_inverse(z, self._knots())
+        u, tail_slope = stretch(v, torch.where(v < 0, left, right))
+        return (u + self.location.mean()) * s.exp(), (tail_slope + body_slope + s)[:, 0]
 
     @torch.no_grad()
     def initialize(self, y: Tensor) -> None:
-        """Set location, scale and tail indices from data y (N, 1), robustly, before training.
+        """Set location, scale and tail indices of every member from data y (N, 1).
+
+        The most likely ones of the tail step by itself, see `glow_bt.flows.tail_fit`.
 
         Raises:
             FlowError: if y has values that are not finite, or half of them equal.
         """
         if not torch.isfinite(y).all():
             raise FlowError("expected finite values to start from, found some that are not")
-        self.location.copy_(y.median())
         quartiles = torch.quantile(y, y.new_tensor([0.25, 0.75]))
-        spread = (quartiles[1] - quartiles[0]) / 1.349
-        if not spread > 0:
+        if not quartiles[1] > quartiles[0]:
             raise FlowError(
                 "expected values that vary, found half of them equal; "
                 "give a history without so many repeated closes"
             )
-        self.log_scale.copy_(spread.log())
-        self.tails.fit((y - self.location) / spread)
-
-    @torch.no_grad()
-    def quantile(self, p: float, context: Context | None = None) -> PerRow:
-        """Return the p-quantile of y given each context, shape (N,); exact.
-
-        Raises:
-            FlowError: if p is outside (0, 1).
-        """
-        return self.location + self.scale(context) * self.standard_quantile(p)
-
-    @torch.no_grad()
-    def expected_shortfall(self, p: float, context: Context | None = None) -> PerRow:
-        """Return E[Y | Y <= p-quantile, context], shape (N,).
-
-        Raises:
-            FlowError: if p is outside (0, 1).
-        """
-        return self.location + self.scale(context) * self.standard_shortfall(p)
+        margins = fit_margins(y, MIN_INDEX)
+        self.log_scale.copy_(margins.log_scale.expand_as(self.log_scale))
+        self.location.copy_(
+            (margins.location * (-margins.log_scale).exp()).expand_as(self.location)
+        )
+        self.log_excess.copy_(margins.log_excess[:, 0].expand_as(self.log_excess))
 
     @torch.no_grad()
     def scale(self, context: Context | None = None) -> PerRow:
-        """Return exp(s(c)) of each context, shape (N,): y = location + scale * u."""
+        """Return exp(s(c)) of each context, shape (N,): y = scale * (m + u)."""
         rows = self.location.new_zeros(1 if context is None else context.shape[0], 1)
         self.check_rows(rows, context)
-        return self._log_scale(rows, context)[:, 0].exp()
+        return self._moved(rows, context)[0][:, 0].exp()
 
-    def fused(self, dtype: str = "float64") -> FusedUnivariate:
-        """Return a frozen copy for inference, without autograd, modules or torch.
-
-        Args:
-            dtype: "float64" or "float32", of its arithmetic and results.
-
-        Raises:
-            FlowError: on another dtype.
-        """
+    def fused(self) -> FusedUnivariate:
+        """Return a frozen copy for inference in float64, without autograd, modules or torch."""
         from glow_bt.flows.freeze import freeze_univariate
         from glow_bt.fused import FusedUnivariate
 
-        return FusedUnivariate(freeze_univariate(self), self.context_features, dtype)
+        return FusedUnivariate(freeze_univariate(self))
 
-    def standard_quantile(self, p: float) -> float:
-        """Return the p-quantile of u, which every context shares."""
-        check_level(p)
-        u, _ = self._tails64().inverse(_normal_quantile(p).reshape(1, 1))
-        return float(u)
-
-    def standard_shortfall(self, p: float) -> float:
-        """Return E[U | U <= p-quantile], which every context shares.
-
-        (1/p) * integral of the tail layer's inverse times the normal density below the
-        p-quantile of the latent, by Gauss-Legendre quadrature (200 nodes). An interval that
-        holds 0, where left and right tail meet, is cut there.
-        """
-        check_level(p)
-        upper = float(_normal_quantile(p))
-        turn = min(upper, 0.0)
-        tails = self._tails64()
-        pieces = pairwise([turn - _ES_DEPTH, turn, upper])
-        return sum(_latent_integral(tails, low, high) for low, high in pieces) / p
-
-    def _tails64(self) -> TailLayer:
-        """Return the tail layer in float64: u grows like exp(z^2 / (2 index))."""
-        return deepcopy(self.tails).double().requires_grad_(False)
-
-    def _log_scale(self, like: Tensor, context: Tensor | None) -> Tensor:
+    def _moved(self, like: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-scale, left and right index of each row, (N, 1) each."""
         condition = like[:, :0] if context is None else context
-        change: Tensor = soft_bound(self.net(condition), LOG_SCALE_BOUND)
-        return self.log_scale + change
+        s, left, right = self.net(condition).mean(dim=0).split(1, dim=1)
+        start_left, start_right = self.log_excess.mean(dim=0)
+        return (
+            self.log_scale.mean() + soft_bound(s, LOG_SCALE_BOUND),
+            MIN_INDEX + (start_left + soft_bound(left, LOG_INDEX_BOUND)).exp(),
+            MIN_INDEX + (start_right + soft_bound(right, LOG_INDEX_BOUND)).exp(),
+        )
 
-
-def _latent_integral(tails: TailLayer, low: float, high: float) -> float:
-    """Return the integral of tails' inverse times the normal density from low to high."""
-    nodes, weights = np.polynomial.legendre.leggauss(_ES_NODES)
-    half = 0.5 * (high - low)
-    z = torch.from_numpy(low + half * (nodes + 1.0))
-    u, _ = tails.inverse(z[:, None])
-    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
-    return half * float((torch.from_numpy(weights) * u[:, 0] * density).sum())
-
-
-def _normal_quantile(p: float) -> Tensor:
-    z: Tensor = torch.special.ndtri(torch.tensor(p, dtype=torch.float64))
-    return z
+    def _knots(self) -> Tensor:
+        return self.knots.mean(dim=0)[None, None, :]

@@ -1,88 +1,185 @@
-"""A trained one-dimensional conditional density for use, with exact quantiles."""
+"""A trained one-dimensional conditional density for use: numpy in, distributions out."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from glow_bt.errors import FlowError
-from glow_bt.fused.flow import FusedFlow
-from glow_bt.fused.parts import AffineMap, CouplingPart, GlowParts, NetPart, NormalBase, TailPart
+from glow_bt.fused.knots import KnotSpline
+from glow_bt.fused.skewed_tails import SkewedTails
 
-__all__ = ["FusedUnivariate"]
+__all__ = ["FusedUnivariate", "UnivariateParts"]
 
-Array = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[np.float64]
+
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class UnivariateParts:
+    """What a `glow_bt.flows.UnivariateFlow` of M members is made of.
+
+    Attributes:
+        layers: weights (M, in, out) and biases (M, out) of each layer of the networks; empty
+            without context.
+        line: (M, C) weights and (M,) biases of the straight lines.
+        location: (M,).
+        log_scale: (M,).
+        log_excess: (M, 2).
+        splines: of each member.
+        spline: of the averaged parameters.
+        context_bound: contexts are clipped to it.
+        log_scale_bound: how far a context moves the log-scale.
+        log_index_bound: how far it moves the log-excesses.
+        min_index: least tail index.
+    """
+
+    layers: tuple[tuple[Floats, Floats], ...]
+    line: tuple[Floats, Floats]
+    location: Floats
+    log_scale: Floats
+    log_excess: Floats
+    splines: tuple[KnotSpline, ...]
+    spline: KnotSpline
+    context_bound: float
+    log_scale_bound: float
+    log_index_bound: float
+    min_index: float
+
+    @property
+    def context_features(self) -> int:
+        """Width of the context, 0 for none."""
+        return int(self.line[0].shape[1])
+
+    @property
+    def num_members(self) -> int:
+        """M."""
+        return len(self.location)
 
 
 class FusedUnivariate:
-    """A frozen copy of a `glow_bt.flows.UnivariateFlow`, for use without torch.
-
-    It is a flow of one tail layer, whose location and scale the context moves.
+    """A frozen copy of a `glow_bt.flows.UnivariateFlow`, in numpy and float64.
 
     Args:
-        tails: what the flow is made of.
-        context_features: C, 0 for none.
-        dtype: "float64" or "float32", of arithmetic and results.
+        parts: what the flow is made of; `UnivariateFlow.fused()` gives them.
 
     Attributes:
-        context_features: C.
-        dtype: of arithmetic and results.
+        parts: the same.
+        context_features: C, 0 for none.
+        num_members: M.
     """
 
-    def __init__(
-        self, tails: TailPart, context_features: int, dtype: npt.DTypeLike = "float64"
-    ) -> None:
-        nothing = AffineMap(np.zeros((2, 0)), np.zeros(2))
-        top = CouplingPart("affine", NetPart((nothing,), input_bound=1.0), log_scale_bound=1.0)
-        self._tails = tails
-        self._flow = FusedFlow(
-            GlowParts(1, context_features, tails, levels=(), top=top, base=NormalBase()), dtype
-        )
-        self.context_features = context_features
-        self.dtype = self._flow.dtype
+    def __init__(self, parts: UnivariateParts) -> None:
+        self.parts = parts
+        self.context_features = parts.context_features
+        self.num_members = parts.num_members
 
-    def __reduce__(self) -> tuple[type[FusedUnivariate], tuple[TailPart, int, str]]:
-        return type(self), (self._tails, self.context_features, self.dtype.name)
-
-    def encode(
-        self, y: npt.ArrayLike, context: npt.ArrayLike | None = None
-    ) -> tuple[Array, Array]:
-        """Return latents (N, 1) and log-densities (N,) of y (N, 1); see `FusedFlow.encode`."""
-        return self._flow.encode(y, context)
-
-    def scale(self, context: npt.ArrayLike | None = None) -> Array:
-        """Return exp(s(c)) of each context, shape (N,); without context one value, (1,).
+    def distribution(self, context: npt.ArrayLike | None = None) -> SkewedTails:
+        """Return the distribution of y given each context (N, C); without context one.
 
         Raises:
             FlowError: on a wrong context, or one that is not finite.
         """
-        # The tail layer has slope 1 at 0, so only the scale is left of the determinant there.
-        _, log_det = self._flow.inverse(self._zeros(context), context)
-        return np.exp(log_det)
+        parts = self.parts
+        return self._distribution(
+            self._moves(context).mean(axis=0),
+            float(parts.location.mean()),
+            float(parts.log_scale.mean()),
+            parts.log_excess.mean(axis=0),
+            parts.spline,
+        )
 
-    def quantile(self, p: float, context: npt.ArrayLike | None = None) -> Array:
-        """Return the p-quantile of y given each context, shape (N,); exact.
-
-        Raises:
-            FlowError: if p is outside (0, 1), or as `scale` does.
-        """
-        if not 0 < p < 1:
-            raise FlowError(f"expected a probability inside (0, 1), found {p}")
-        return self._flow.decode(self._zeros(context) + special.ndtri(p), context)[:, 0]
-
-    def cdf(self, y: npt.ArrayLike, context: npt.ArrayLike | None = None) -> Array:
-        """Return P(Y <= y | context) of each y (N, 1), shape (N,); exact.
+    def members(self, context: npt.ArrayLike | None = None) -> list[SkewedTails]:
+        """Return the distributions that each member gives by itself.
 
         Raises:
-            FlowError: as `FusedFlow.encode` does.
+            FlowError: as `distribution` does.
         """
-        z, _ = self.encode(y, context)
-        below: Array = special.ndtr(z[:, 0])
-        return below
+        parts = self.parts
+        own = zip(
+            self._moves(context),
+            parts.location.tolist(),
+            parts.log_scale.tolist(),
+            parts.log_excess,
+            parts.splines,
+            strict=True,
+        )
+        return [self._distribution(*one) for one in own]
 
-    def _zeros(self, context: npt.ArrayLike | None) -> Array:
-        shape = () if context is None else np.shape(context)
-        return np.zeros((shape[0] if shape else 1, 1), self.dtype)
+    def quantile_error(self, p: float, context: npt.ArrayLike | None = None) -> Floats:
+        """Return (N,) the standard error of the p-quantile, from what the members say of it.
+
+        Members that each leave out a block of the data make it the grouped jackknife,
+        sqrt((M-1)/M sum_k (q_k - mean q)^2) (Efron & Tibshirani 1993, An introduction to the
+        bootstrap, ch. 11). 0 for one member.
+
+        Raises:
+            FlowError: if p is outside (0, 1), or as `distribution` does.
+        """
+        quantiles = np.array([member.quantile(p) for member in self.members(context)])
+        error: Floats = np.sqrt((self.num_members - 1) * quantiles.var(axis=0))
+        return error
+
+    def _distribution(
+        self,
+        moves: Floats,
+        location: float,
+        log_scale: float,
+        log_excess: Floats,
+        spline: KnotSpline,
+    ) -> SkewedTails:
+        parts = self.parts
+        index = parts.min_index + np.exp(
+            log_excess + _soft_bound(moves[:, 1:], parts.log_index_bound)
+        )
+        return SkewedTails(
+            scale=np.exp(log_scale + _soft_bound(moves[:, 0], parts.log_scale_bound)),
+            left=index[:, 0],
+            right=index[:, 1],
+            location=location,
+            spline=spline,
+        )
+
+    def _moves(self, context: npt.ArrayLike | None) -> Floats:
+        """Return what the networks say of each context, (M, N, 3)."""
+        if not self.context_features:
+            if context is not None:
+                raise FlowError("expected no context, found one; leave it out")
+            return np.zeros((self.num_members, 1, 3))
+        contexts = np.asarray(context, dtype=np.float64)
+        if contexts.ndim != 2 or contexts.shape[1] != self.context_features:
+            raise FlowError(
+                f"expected a context of shape (N, {self.context_features}), found "
+                f"{'none' if context is None else contexts.shape}"
+            )
+        if not np.isfinite(contexts).all():
+            row = int((~np.isfinite(contexts)).any(axis=1).argmax())
+            raise FlowError(
+                f"expected finite contexts, found row {row}: {contexts[row].tolist()}; "
+                "remove or repair it"
+            )
+        clipped = contexts.clip(-self.parts.context_bound, self.parts.context_bound)
+        blocks = [clipped[i : i + _BLOCK_ROWS] for i in range(0, len(clipped), _BLOCK_ROWS)]
+        if not blocks:
+            return np.zeros((self.num_members, 0, 3))
+        return np.concatenate([self._outputs(block) for block in blocks], axis=1)
+
+    def _outputs(self, contexts: Floats) -> Floats:
+        """Return the outputs (M, N, 3) of all networks."""
+        hidden = contexts[None]
+        *inner, (weight, bias) = self.parts.layers
+        for inner_weight, inner_bias in inner:
+            before = hidden @ inner_weight + inner_bias[:, None, :]
+            hidden = before / (1 + np.exp(-before))
+        out: Floats = hidden @ weight + bias[:, None, :]
+        line, shift = self.parts.line
+        out[:, :, 0] += line @ contexts.T + shift[:, None]
+        return out
+
+
+def _soft_bound(x: Floats, bound: float) -> Floats:
+    bounded: Floats = bound * np.tanh(x / bound)
+    return bounded

@@ -41,7 +41,7 @@ class Adaptation:
 
     Attributes:
         artifact: the new model; the parent itself if nothing was kept.
-        flows: what became of "state" and "return".
+        flows: what became of "state", "return" and, of further horizons, such as "return_24".
         latent_shift: root mean square move of the latents of held-out states; 0 if the state
             flow was not kept.
         num_bars: bars after those that the parent was trained on.
@@ -71,7 +71,7 @@ def adapt(
     """Go on training a model on bars that came after its own, and keep what is not worse.
 
     The states of new bars are divided in order of time: rows to learn from, a purge of the
-    longest feature window, and held-out rows. Both flows take up to `max_steps` steps on the
+    longest feature window, and held-out rows. Every flow takes up to `max_steps` steps on the
     first, and are then measured once on the last: a flow whose mean NLL rose there is dropped,
     and the parent's stays. Nothing else looks at held-out rows, but for the likelihood filter's
     ranks, taken from them anew for a new state flow.
@@ -97,7 +97,7 @@ def adapt(
         progress: called after each epoch (see `TrainingProgress`).
 
     Returns:
-        The new artifact, which names its parent, or the parent if neither flow was kept.
+        The new artifact, which names its parent, or the parent if no flow was kept.
 
     Raises:
         DataError: if the bars break their contract.
@@ -117,12 +117,12 @@ def adapt(
     continuation = Continuation(config, max_steps, progress)
     with one_thread():
         state_flow, state = continuation.state_flow(artifact, x, data, fold)
-        return_flow, returns = continuation.return_flow(artifact, x, data, fold)
-        flows = {"state": state, "return": returns}
-        if not (state.kept or returns.kept):
+        returns, outcomes = continuation.returns(artifact, frame, fold)
+        flows = {"state": state, **outcomes}
+        if not any(outcome.kept for outcome in flows.values()):
             return Adaptation(artifact, flows, 0.0, num_bars)
         judged = x[data.rows(fold.validation)]
-        child = replace(artifact, return_flow=return_flow, probe=probes(judged))
+        child = replace(artifact, returns=returns, probe=probes(judged))
         if state.kept:
             child = _with_state_flow(child, state_flow, judged, config)
         shift, agreement = _moves(artifact, child, judged)
@@ -165,7 +165,7 @@ def _from_warm_up(bars: pd.DataFrame, artifact: Artifact) -> tuple[pd.DataFrame,
         The bars, and how many of them are new.
     """
     first = int(bars.index.searchsorted(artifact.training.trained_until, side="right"))
-    return bars.iloc[max(first - (artifact.spec.min_bars - 1), 0) :], len(bars) - first
+    return bars.iloc[max(first - (artifact.min_bars - 1), 0) :], len(bars) - first
 
 
 def _divide(bars: pd.DataFrame, num_bars: int, artifact: Artifact, held_out: float) -> Fold:
@@ -174,7 +174,7 @@ def _divide(bars: pd.DataFrame, num_bars: int, artifact: Artifact, held_out: flo
     Raises:
         TooFewBarsError: if a block is too short; so many new bars as it says suffice.
     """
-    purge, warm_up = artifact.spec.min_bars, artifact.spec.min_bars - 1
+    purge, warm_up = artifact.min_bars, artifact.min_bars - 1
     num_states = len(bars) - warm_up
     try:
         # The purge is taken off first, so that the share is of states that are used.
@@ -191,7 +191,8 @@ def _divide(bars: pd.DataFrame, num_bars: int, artifact: Artifact, held_out: flo
         if spent:
             purpose += f", without the {spent} bars of warm-up before them,"
         raise TooFewBarsError(error.needed + purge + spent, num_bars, purpose) from error
-    return split_at(len(bars), warm_up + len(sizes.train), len(bars), purge=purge)
+    fold = split_at(len(bars), warm_up + len(sizes.train), len(bars), purge=purge)
+    return replace(fold, train=range(warm_up, fold.train.stop))
 
 
 def _with_state_flow(

@@ -32,6 +32,7 @@ _LEAST = {
     "num_steps": 1,
     "hidden_dim": 1,
     "return_hidden_dim": 1,
+    "return_members": 2,
     "max_epochs": 1,
     "patience": 1,
     "batch_size": 2,
@@ -65,7 +66,9 @@ class TrainConfig:
         base: distribution of its latents: "normal", "student_t" or "mixture".
         coupling: "affine", "additive" or "spline".
         norm: "actnorm" or "batchnorm" between couplings.
-        return_hidden_dim: hidden width of the return flow.
+        return_hidden_dim: hidden width of the return flow's networks.
+        return_members: members of the return flow, each of which leaves out a block of bars.
+        return_horizons: horizons in bars that returns are forecast over; 1 is always among them.
         max_epochs: upper limit on passes over the training block.
         patience: epochs without a better validation NLL before training stops.
         batch_size: rows a step.
@@ -95,7 +98,9 @@ class TrainConfig:
     base: str | None = None
     coupling: str | None = None
     norm: str | None = None
-    return_hidden_dim: int = 32
+    return_hidden_dim: int = 16
+    return_members: int = 5
+    return_horizons: tuple[int, ...] = (1,)
     max_epochs: int = 100
     patience: int = 20
     batch_size: int = 256
@@ -113,13 +118,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self._check_fractions()
         self._check_whole_numbers()
+        self._check_horizons()
         self._check_shares_and_rates()
         self._check_names()
         self._check_dates()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values; `TrainConfig(**settings)` takes them."""
-        return asdict(self) | {"fractions": list(self.fractions)}
+        horizons = list(self.return_horizons)
+        return asdict(self) | {"fractions": list(self.fractions), "return_horizons": horizons}
 
     def flow_settings(self) -> dict[str, Any]:
         """Return the settings of the state flow that are given, as `make_flow` takes them."""
@@ -156,6 +163,19 @@ class TrainConfig:
             raise ConfigError(
                 f"expected purge to be a whole number of at least 0, found {self.purge!r}"
             )
+
+    def _check_horizons(self) -> None:
+        try:
+            horizons = tuple(sorted({1, *self.return_horizons}))  # from JSON it is a list
+        except TypeError as error:
+            raise ConfigError(
+                f"expected return_horizons such as (1, 24), found {self.return_horizons!r}"
+            ) from error
+        if any(type(h) is not int or h < 1 for h in horizons):
+            raise ConfigError(
+                f"expected return_horizons of whole numbers from 1 on, found {horizons}"
+            )
+        object.__setattr__(self, "return_horizons", horizons)
 
     def _check_shares_and_rates(self) -> None:
         for name, (lower, upper) in _INSIDE.items():

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 
-from glow_bt.artifact import Artifact
+from glow_bt.artifact import Artifact, ReturnModel
 from glow_bt.errors import TrainingError
 from glow_bt.flows import Flow, UnivariateFlow, describe_flow, make_flow
 from glow_bt.folds import Fold
@@ -80,24 +82,40 @@ class Continuation:
         copy = _trainable(flow, lambda: make_flow(**describe_flow(flow)))
         return self._adapted("state", flow, copy, learnt, judged, noise=self.config.noise)
 
-    def return_flow(
-        self, artifact: Artifact, x: Floats, data: TrainingData, fold: Fold
-    ) -> tuple[UnivariateFlow, FlowAdaptation]:
-        """Go on with the density of next returns given scaled states x (N, D).
+    def returns(
+        self, artifact: Artifact, bars: pd.DataFrame, fold: Fold
+    ) -> tuple[ReturnModel, dict[str, FlowAdaptation]]:
+        """Go on with the densities of the next bars' returns, each horizon by itself.
 
         Returns:
-            The flow that is kept, adapted or the artifact's own, and what adapting came to.
+            The model with the flows that are kept, adapted or the artifact's own, and by name
+            ("return", "return_24") what adapting came to.
         """
-        slices = [data.rows(block, ahead=1) for block in (fold.train, fold.validation)]
-        learnt, judged = (
-            Block(torch.from_numpy(data.next_return[rows])[:, None], torch.from_numpy(x[rows]))
-            for rows in slices
-        )
-        flow = artifact.return_flow
-        copy = _trainable(flow, lambda: UnivariateFlow(**flow.config))
-        # From returns over volatility to log returns: -ln p(r) = -ln p(u) + ln volatility.
-        log_volatility = float(np.log(data.volatility[slices[1]]).mean())
-        return self._adapted("return", flow, copy, learnt, judged, offset=log_volatility)
+        model = artifact.returns
+        array, stamps_ns = model.inputs(bars)
+        rows = model.contexts(array, stamps_ns)
+        first = model.min_bars - 1
+        log_close = np.log(array[first:, 3])
+        flows, outcomes = {}, {}
+        for horizon, flow in model.flows.items():
+            unit = rows.volatility[:-horizon] * math.sqrt(horizon)
+            y = (log_close[horizon:] - log_close[:-horizon]) / unit
+            slices = [
+                slice(max(block.start - first, 0), block.stop - first - horizon)
+                for block in (fold.train, fold.validation)
+            ]
+            learnt, judged = (
+                Block(torch.from_numpy(y[s])[:, None], torch.from_numpy(rows.values[s]))
+                for s in slices
+            )
+            name = "return" if horizon == 1 else f"return_{horizon}"
+            copy = _trainable(flow, partial(UnivariateFlow, **flow.config))
+            # From scaled to log returns: -ln p(r) = -ln p(y) + ln unit.
+            offset = float(np.log(unit[slices[1]]).mean())
+            flows[horizon], outcomes[name] = self._adapted(
+                name, flow, copy, learnt, judged, offset=offset
+            )
+        return replace(model, flows=flows), outcomes
 
     def _adapted(
         self,

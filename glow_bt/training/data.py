@@ -32,14 +32,12 @@ class TrainingData:
         first: position in the bars of row 0.
         features: (N, D) raw states.
         volatility: (N,) of one bar's log return.
-        next_return: (N,) next bar's log return over volatility; NaN in the last row.
         forward_return: (N,) scaled return to the direction's horizon; NaN at the end.
     """
 
     first: int
     features: Floats
     volatility: Floats
-    next_return: Floats
     forward_return: Floats
 
     def rows(self, block: range, ahead: int = 0) -> slice:
@@ -58,7 +56,6 @@ def prepare(bars: pd.DataFrame, config: TrainConfig, spec: FeatureSpec) -> Train
         first=first,
         features=feature_array(array, spec)[first:],
         volatility=volatility[first:],
-        next_return=forward_scaled_return(close, volatility, 1)[first:],
         forward_return=forward_scaled_return(close, volatility, config.direction_horizon)[first:],
     )
 

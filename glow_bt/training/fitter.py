@@ -1,25 +1,27 @@
-"""Builds the two flows of a model and fits them."""
+"""Builds the flows of a model and fits them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
-from glow_bt.flows import Flow, UnivariateFlow, make_flow, tails_of
-from glow_bt.folds import Fold
+from glow_bt.artifact import ReturnModel
+from glow_bt.features import ContextSpec
+from glow_bt.flows import Flow, make_flow, tails_of
+from glow_bt.ohlcv import bar_interval
 from glow_bt.training.checkpoint import Checkpoint
 from glow_bt.training.config import TrainConfig
-from glow_bt.training.data import TrainingData
 from glow_bt.training.loop import Block, Epoch, FitResult, fit_flow
+from glow_bt.training.returns import HeldOut, ReturnFitter, member_names
 
 __all__ = ["FlowFitter", "Progress"]
 
 Floats = npt.NDArray[np.float64]
-_Built = TypeVar("_Built", bound=Flow)
 
 
 class Progress(Protocol):
@@ -31,12 +33,13 @@ class Progress(Protocol):
 
 
 class FlowFitter:
-    """Builds and fits the two flows, in float32, and hands them back in float64.
+    """Builds and fits the flows, in float32, and hands them back in float64.
 
     Args:
         config: the trainer's settings.
         progress: called after each epoch.
-        checkpoint_of: from a flow's name, "state" or "return", to its checkpoint, if any.
+        checkpoint_of: from a flow's name, "state" or that of a member of the return flow, to its
+            checkpoint, if any.
     """
 
     def __init__(
@@ -55,55 +58,49 @@ class FlowFitter:
         settings = config.flow_settings()
         if config.base == "mixture":
             settings["num_components"] = config.num_regimes
-        flow = self._seeded(lambda: make_flow(config.flow, train_x.shape[1], **settings))
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would seed the accelerators too.
+            torch.default_generator.manual_seed(config.seed)
+            flow = make_flow(config.flow, train_x.shape[1], **settings)
         train_block, validation_block = Block(_float32(train_x)), Block(_float32(validation_x))
         if (tails := tails_of(flow)) is not None:
             tails.fit(train_block.x)
-        return flow, self._fit("state", flow, train_block, validation_block, config.noise)
+        return flow, self._fit(flow, train_block, validation_block)
 
-    def fit_return_flow(
-        self, x: Floats, data: TrainingData, fold: Fold
-    ) -> tuple[UnivariateFlow, FitResult]:
-        """Fit the density of next returns given scaled states x (N, D), rows as in `data`."""
-        flow = self._seeded(lambda: UnivariateFlow(x.shape[1], self.config.return_hidden_dim))
-        train_block, validation_block = (
-            Block(
-                _float32(data.next_return[data.rows(block, ahead=1)])[:, None],
-                _float32(x[data.rows(block, ahead=1)]),
-            )
-            for block in (fold.train, fold.validation)
-        )
-        flow.initialize(train_block.x)
-        return flow, self._fit("return", flow, train_block, validation_block)
+    def fit_returns(
+        self, bars: pd.DataFrame, spec: ContextSpec | None = None
+    ) -> tuple[ReturnModel, dict[int, HeldOut]]:
+        """Fit the density of the next bars' returns to bars that may all be learnt from."""
+        seconds = bar_interval(bars).total_seconds()
+        spec = ContextSpec.of(bars, seconds) if spec is None else spec
+
+        def report(name: str, epoch: Epoch, max_epochs: int) -> None:
+            if self.progress is not None:
+                self.progress(name, epoch, max_epochs, 1)
+
+        fitter = ReturnFitter(self.config, report, checkpoint_of=self.checkpoint_of)
+        stamps_ns = cast("pd.DatetimeIndex", bars.index).as_unit("ns").asi8
+        return fitter.fit(bars[list(spec.columns)].to_numpy(), stamps_ns, seconds, spec)
 
     def remove_checkpoints(self) -> None:
         """Delete what an interrupted fit would have gone on from."""
-        for name in ("state", "return"):
+        for name in ("state", *member_names(self.config)):
             if (checkpoint := self.checkpoint_of(name)) is not None:
                 checkpoint.remove()
 
-    def _seeded(self, build: Callable[[], _Built]) -> _Built:
-        """Build a flow from the seed alone, and leave torch's global random state as it was."""
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would seed the accelerators too.
-            torch.default_generator.manual_seed(self.config.seed)
-            return build()
-
-    def _fit(
-        self, name: str, flow: Flow, train: Block, validation: Block, noise: float = 0.0
-    ) -> FitResult:
+    def _fit(self, flow: Flow, train: Block, validation: Block) -> FitResult:
         def report(epoch: Epoch) -> None:
             if self.progress is not None:
-                self.progress(name, epoch, self.config.max_epochs, flow.num_features)
+                self.progress("state", epoch, self.config.max_epochs, flow.num_features)
 
         fit = fit_flow(
             flow,
             train,
             validation,
             self.config,
-            noise=noise,
+            noise=self.config.noise,
             report=report,
-            checkpoint=self.checkpoint_of(name),
+            checkpoint=self.checkpoint_of("state"),
         )
         flow.double().requires_grad_(False)
         return fit

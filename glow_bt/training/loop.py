@@ -30,6 +30,11 @@ class Block:
     x: Tensor
     context: Tensor | None = None
 
+    @property
+    def context_width(self) -> int:
+        """C, 0 without contexts."""
+        return 0 if self.context is None else self.context.shape[1]
+
     def rows(self, index: Tensor | slice) -> Block:
         """Return some of the rows."""
         return Block(self.x[index], None if self.context is None else self.context[index])

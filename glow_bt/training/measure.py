@@ -1,21 +1,24 @@
-"""How well the two flows fit each block."""
+"""How well the flows fit each block."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
+from glow_bt.artifact import ReturnModel
 from glow_bt.errors import FeatureError
-from glow_bt.flows import Flow, UnivariateFlow
+from glow_bt.flows import Flow
 from glow_bt.folds import Fold
 from glow_bt.training.data import TrainingData
 from glow_bt.training.loop import Block, mean_nll
+from glow_bt.training.returns import HeldOut
 
-__all__ = ["gaussian_nll", "measure"]
+__all__ = ["gaussian_nll", "measure", "measure_returns"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,44 +28,73 @@ _LEAST_EIGENVALUE = 1e-10
 
 def measure(
     state_flow: Flow,
-    return_flow: UnivariateFlow,
     x: Floats,
     data: TrainingData,
     fold: Fold,
     gaussian: Callable[[Floats], float],
 ) -> dict[str, float]:
-    """Return the mean NLL of each block that has bars, in nats a row.
+    """Return the mean NLL of scaled states in each block that has bars, in nats a row.
 
-    That of states is of scaled ones, under the flow and, to compare, under one Gaussian; that
-    of returns is of the next bar's log return in its own units: with r = volatility * u,
-    -ln p(r) = -ln p(u) + ln volatility.
+    Beside it that under one Gaussian, to compare.
 
     Args:
         state_flow: in float64.
-        return_flow: in float64.
         x: (N, D), scaled states of the rows of `data`.
         data: what was trained on.
         fold: its blocks.
         gaussian: see `gaussian_nll`.
     """
     metrics: dict[str, float] = {}
-    blocks = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-    for name, block in blocks.items():
-        rows, ahead = data.rows(block), data.rows(block, ahead=1)
-        if ahead.stop <= ahead.start:
+    for name, block in _blocks(fold).items():
+        rows = data.rows(block)
+        if data.rows(block, ahead=1).stop <= rows.start:
             continue
         nll = mean_nll(state_flow, Block(torch.from_numpy(x[rows])))
-        returns = Block(
-            torch.from_numpy(data.next_return[ahead])[:, None], torch.from_numpy(x[ahead])
-        )
-        log_volatility = float(np.log(data.volatility[ahead]).mean())
         metrics |= {
             f"state_{name}_nll": nll,
             f"state_{name}_bits_per_dim": nll / (x.shape[1] * math.log(2)),
             f"gaussian_{name}_nll": gaussian(x[rows]),
-            f"return_{name}_nll": mean_nll(return_flow, returns) + log_volatility,
         }
     return metrics
+
+
+def measure_returns(
+    returns: ReturnModel, held_out: Mapping[int, HeldOut], bars: pd.DataFrame, fold: Fold
+) -> dict[str, float]:
+    """Return the mean NLL of log returns in each block, in their own units, nats a row.
+
+    Of training and validation by the member that left a row out; of the test block, which no
+    member saw, by the model.
+
+    Args:
+        returns: the model.
+        held_out: by horizon, what members say of the blocks that they left out.
+        bars: the whole history.
+        fold: its blocks.
+    """
+    array, stamps_ns = returns.inputs(bars)
+    first = returns.min_bars - 1
+    log_close = np.log(array[first:, 3])
+    metrics: dict[str, float] = {}
+    for horizon, own in held_out.items():
+        seen = own.log_prob
+        known = log_close[horizon:] - log_close[:-horizon]
+        name = "return" if horizon == 1 else f"return_{horizon}"
+        for block_name, block in _blocks(fold).items():
+            start, stop = max(block.start - first, 0), max(block.stop - first - horizon, 0)
+            if stop <= start:
+                continue
+            if block_name == "test":
+                rows = returns.contexts(array, stamps_ns).rows(slice(start, stop))
+                log_prob = returns.distribution(rows, horizon).log_prob(known[start:stop])
+            else:
+                log_prob = seen[start:stop]
+            metrics[f"{name}_{block_name}_nll"] = -float(log_prob.mean())
+    return metrics
+
+
+def _blocks(fold: Fold) -> dict[str, range]:
+    return {"train": fold.train, "validation": fold.validation, "test": fold.test}
 
 
 def gaussian_nll(train_x: Floats) -> Callable[[Floats], float]:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 import glow_bt
-from glow_bt.artifact import Artifact, TrainingRecord
+from glow_bt.artifact import Artifact, ReturnModel, TrainingRecord
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ConfigError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec, Scaler
@@ -32,7 +32,8 @@ from glow_bt.training.config import TrainConfig
 from glow_bt.training.data import TrainingData, divide, prepare
 from glow_bt.training.fitter import FlowFitter, Progress
 from glow_bt.training.loop import FitResult
-from glow_bt.training.measure import gaussian_nll, measure
+from glow_bt.training.measure import gaussian_nll, measure, measure_returns
+from glow_bt.training.returns import member_names
 
 __all__ = ["library_versions", "probes", "regimes_of", "train"]
 
@@ -51,12 +52,13 @@ def train(
     progress: Progress | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> Artifact:
-    """Train both flows and fit everything that the runtime reads from them.
+    """Train the flows and fit everything that the runtime reads from them.
 
-    The scaler, both flows, the direction's slope and the regimes see the training block; early
+    The scaler, the state flow, the direction's slope and the regimes see the training block; early
     stopping, filter thresholds, confidence ranks and how far the direction is believed see the
-    validation block; the test block is only measured. Torch runs on one thread, and its global
-    random state is left as it was.
+    validation block; the test block is only measured. The flow of returns learns from all bars
+    before the test block, by cross-validation (see `glow_bt.training.returns`). Torch runs on one
+    thread, and its global random state is left as it was.
 
     Args:
         bars: a bar frame (see `glow_bt.ohlcv`).
@@ -109,22 +111,29 @@ def _train_fold(
     x = scaler.transform(data.features)
     gaussian = gaussian_nll(x[train_rows])
     state_flow, state_fit = fitter.fit_state_flow(x[train_rows], x[validation_rows])
-    return_flow, return_fit = fitter.fit_return_flow(x, data, fold)
+    returns, held_out_returns = fitter.fit_returns(bars.iloc[: fold.validation.stop])
     # Products of another number of rows differ in their last bits: none that come later take part.
     latents, log_prob = _encode(state_flow, x[: validation_rows.stop])
     held_out = log_prob[validation_rows] + scaler.log_det
     metrics = (
-        measure(state_flow, return_flow, x, data, fold, gaussian)
+        measure(state_flow, x, data, fold, gaussian)
+        | measure_returns(returns, held_out_returns, bars, fold)
         | _describe("state", state_fit)
-        | _describe("return", return_fit)
         | _conditioning(state_flow)
     )
-    history = {"state": state_fit.history(), "return": return_fit.history()}
+    history = {"state": state_fit.history()} | {
+        name: fit.history()
+        for name, fit in zip(
+            member_names(config),
+            (fit for held_out in held_out_returns.values() for fit in held_out.fits),
+            strict=True,
+        )
+    }
     return Artifact(
         spec=spec,
         scaler=scaler,
         state_flow=state_flow,
-        return_flow=return_flow,
+        returns=returns,
         likelihood=LikelihoodFilter.fit(held_out, config.false_alarm_rate),
         direction=DirectionReadout.fit(
             *_direction_rows(latents, data, fold.train, config),
@@ -133,8 +142,15 @@ def _train_fold(
         ),
         regimes=_fit_regimes(state_flow, latents, data, train_rows, config, previous),
         probe=probes(x[validation_rows]),
+        return_probe=probes(_contexts(returns, bars.iloc[: fold.validation.stop])),
         training=_record(bars, fold, config, metrics, history),
     )
+
+
+def _contexts(returns: ReturnModel, bars: pd.DataFrame) -> Floats:
+    """Return the scaled contexts (N, C) of bars that have a full window."""
+    array, stamps_ns = returns.inputs(bars)
+    return returns.contexts(array, stamps_ns).values
 
 
 def _check_previous(previous: Artifact | None, config: TrainConfig, spec: FeatureSpec) -> None:

@@ -93,6 +93,7 @@ FLOWS = {
     "flow_matching-6": _family("flow_matching", 6),
     "univariate": lambda: UnivariateFlow(0),
     "univariate-context": lambda: UnivariateFlow(3, hidden_dim=16),
+    "univariate-members": lambda: UnivariateFlow(3, hidden_dim=8, num_members=3),
 }
 LAYERS = {
     "level": _level(5),

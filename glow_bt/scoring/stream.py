@@ -1,0 +1,136 @@
+"""Scoring bar by bar with a recalibration that remembers, across restarts too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from glow_bt.errors import ConfigError, TooFewBarsError
+from glow_bt.risk.recalibration import Recalibrated, Recalibration
+from glow_bt.scoring.risk_lines import Forecaster
+from glow_bt.scoring.scorer import ScheduledScorer, Scorer
+
+__all__ = ["ScoreStream", "StreamState"]
+
+Floats = npt.NDArray[np.float64]
+Stamps = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """How far a stream has come: all that a restart needs.
+
+    Attributes:
+        recalibration: as it stands after the last bar.
+        stamp_ns: open stamp of that bar; None before the first.
+    """
+
+    recalibration: Recalibration
+    stamp_ns: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the state as JSON values; `from_dict` gets every bit of it back."""
+        return {"recalibration": self.recalibration.to_dict(), "stamp_ns": self.stamp_ns}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StreamState:
+        """Rebuild a state from `to_dict`.
+
+        Raises:
+            ConfigError: if the values are incomplete or cannot be a state's.
+        """
+        if set(values) != {"recalibration", "stamp_ns"}:
+            raise ConfigError(
+                "expected the state of a stream, recalibration and stamp_ns, found "
+                f"{sorted(values)}; start anew"
+            )
+        stamp = values["stamp_ns"]
+        return cls(
+            Recalibration.from_dict(values["recalibration"]), None if stamp is None else int(stamp)
+        )
+
+
+class ScoreStream:
+    """Scores one bar after another as its scorer does the whole history.
+
+    Bars up to the stamp of a state that is gone on from are scored, but not counted again, so
+    that a restart may be given its warm-up. A bar that is scored again while it forms is counted
+    once, as it was scored last.
+
+    Args:
+        scorer: one that recalibrates.
+        state: how an earlier stream stood. Default: the start.
+
+    Raises:
+        ConfigError: if the scorer does not recalibrate.
+    """
+
+    def __init__(self, scorer: Scorer | ScheduledScorer, state: StreamState | None = None) -> None:
+        if scorer.recalibration is None:
+            raise ConfigError(
+                "expected a scorer that recalibrates, found recalibrate=False; without it every "
+                "bar is scored by itself"
+            )
+        self.scorer = scorer
+        self._before = state or StreamState(scorer.recalibration)
+        self._after = self._before
+
+    @property
+    def state(self) -> StreamState:
+        """How the stream stands after the last bar."""
+        return self._after
+
+    def score(self, stamps_ns: Stamps, bars: Floats) -> Floats:
+        """Score the last of `scorer.min_bars` bars or more.
+
+        Args:
+            stamps_ns: (N,) bar opens.
+            bars: (N, 5), or as `scorer.columns` says.
+
+        Returns:
+            (7,) in the order of `SCORE_COLUMNS`.
+
+        Raises:
+            TooFewBarsError: if there are fewer bars.
+            LookAheadError: if the bar is one that the model was trained on.
+        """
+        scorer, last = self.scorer, len(bars) - 1
+        if last + 1 < scorer.min_bars:
+            raise TooFewBarsError(scorer.min_bars, last + 1, "scoring a bar")
+        window = slice(last + 1 - scorer.min_bars, None)
+        stamps_ns, bars, last = stamps_ns[window], bars[window], scorer.min_bars - 1
+        first = scorer.first_scored(stamps_ns)
+        forecasters = scorer.forecasters(stamps_ns, bars, first)
+        self._count(int(stamps_ns[-1]), forecasters, bars[:, 3])
+        states = scorer.state_scores(stamps_ns, bars, first)[-1]
+        if not forecasters:
+            return np.concatenate([states, [np.nan, np.nan]])
+        offsets = np.array([self._after.recalibration.offsets])
+        own = Recalibrated(
+            forecasters[-1].distribution.rows(slice(-1, None)),
+            offsets,
+            self._after.recalibration.levels,
+        )
+        risk = [own.quantile(scorer.var_level)[0], own.shortfall(scorer.var_level)[0]]
+        return np.concatenate([states, risk])
+
+    def _count(self, stamp_ns: int, forecasters: list[Forecaster], close: Floats) -> None:
+        """Take in how the forecast has turned out that comes due at the bar of that stamp."""
+        reached = self._before.stamp_ns
+        if reached is not None and stamp_ns <= reached:
+            return
+        if self._after.stamp_ns is not None and stamp_ns > self._after.stamp_ns:
+            self._before = self._after
+        recalibration = self._before.recalibration
+        made = len(close) - 1 - self.scorer.horizon
+        for own in forecasters:
+            row = made - own.first
+            if 0 <= row < len(own.distribution):
+                came_true = np.log(close[-1:] / close[made])
+                latent = own.distribution.rows(slice(row, row + 1)).latent(came_true)
+                recalibration = recalibration.follow(latent)[1]
+        self._after = StreamState(recalibration, stamp_ns)
