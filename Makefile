@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/.installed-peers
 CODE   := glow_bt strategies datafeeds tests
 
-.PHONY: demo test check fix format-check lint types imports cov results bench bench-speed bench-density wheel clean
+.PHONY: demo test check fix format-check lint types imports cov results results-risk bench bench-speed bench-density bench-risk wheel clean
 
 demo: $(STAMP)
 	$(BIN)/glow-bt demo --out results/demo --overwrite
@@ -47,8 +47,20 @@ results: $(STAMP)
 	fi
 	$(BIN)/python -m glow_bt.evaluation.results_index
 
+# Risk models side by side, walk-forward; BTC_BARS as above.
+results-risk: $(STAMP)
+	for name in sp500 nasdaq; do \
+	  $(BIN)/python -m datafeeds.samples $$name build/$$name.parquet; \
+	done
+	$(BIN)/glow-bt risk build/sp500.parquet --title "S&P 500, daily" --out results/risk-sp500 --overwrite
+	$(BIN)/glow-bt risk build/nasdaq.parquet --title "NASDAQ Composite, daily" --out results/risk-nasdaq --overwrite
+	if [ -n "$(BTC_BARS)" ]; then \
+	  $(BIN)/glow-bt risk "$(BTC_BARS)" --title "BTC/USD, hourly" --out results/risk-btc-1h --overwrite; \
+	fi
+	$(BIN)/python -m glow_bt.evaluation.results_index
+
 # Benchmarks, ARGS as in `make bench-speed ARGS="--only train-256"`; see benchmarks/README.md.
-bench: bench-speed bench-density
+bench: bench-speed bench-density bench-risk
 
 bench-speed: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed $(ARGS)
@@ -56,6 +68,10 @@ bench-speed: $(PEERS)
 bench-density: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.density tails
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.density market $(if $(BTC_BARS),--btc "$(BTC_BARS)")
+
+bench-risk: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.select_settings $(BTC_BARS) > benchmarks/risk/select_settings.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.portfolio $(PERPETUALS)
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

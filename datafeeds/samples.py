@@ -5,10 +5,13 @@ index levels, not the adjusted close. No bar breaks the contract, so nothing is 
 odd is left as it is: in 40 % of the S&P 500's sessions the open equals the close before (an
 index opens before its members do), and two sessions of the NASDAQ have no volume (2015-05-12
 and 2018-01-09).
+
+`python -m datafeeds.samples NAME FILE` writes a sample as a CSV or Parquet file of bars.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import MappingProxyType
 
@@ -16,7 +19,7 @@ import pandas as pd
 from arch.data import nasdaq, sp500
 
 from glow_bt.errors import ConfigError
-from glow_bt.ohlcv import BAR_COLUMNS, validate_bars
+from glow_bt.ohlcv import BAR_COLUMNS, validate_bars, write_bars
 
 __all__ = ["SAMPLES", "load_nasdaq", "load_sample", "load_sp500"]
 
@@ -52,3 +55,7 @@ def _as_bars(days: pd.DataFrame) -> pd.DataFrame:
     """Take the published columns; a contract broken by another version of the data is refused."""
     frame = days[[name.capitalize() for name in BAR_COLUMNS]].set_axis(list(BAR_COLUMNS), axis=1)
     return validate_bars(frame.rename_axis("timestamp"))
+
+
+if __name__ == "__main__":
+    write_bars(load_sample(sys.argv[1]), sys.argv[2])

@@ -1,4 +1,4 @@
-"""The results table of README, made from committed metrics and nothing else."""
+"""The tables of README, made from committed metrics and nothing else."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from glow_bt.errors import ResultsError
+from glow_bt.evaluation.risk_index import risk_tables
 
 __all__ = ["results_table", "update_readme"]
 
-_START = "<!-- results: made by `make results`, do not edit -->"
-_END = "<!-- end of results -->"
+_START = "<!-- {}: made by `make {}`, do not edit -->"
+_END = "<!-- end of {} -->"
 # Where `make demo` writes: a reader's own run, not a reference.
 _SCRATCH = "demo"
 _HEADER = (
@@ -55,18 +56,28 @@ def results_table(root: str | os.PathLike[str]) -> str:
 
 
 def update_readme(readme: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
-    """Replace the results table between its two markers in a README.
+    """Replace the tables of results and of risk between their markers in a README.
 
     Raises:
-        ResultsError: if the markers are missing.
+        ResultsError: if markers are missing.
     """
     file = Path(readme)
     text = file.read_text(encoding="utf-8")
-    before, start, rest = text.partition(_START)
-    _, end, after = rest.partition(_END)
+    text = _between(text, "results", "results", results_table(root), file)
+    text = _between(text, "risk", "results-risk", risk_tables(root), file)
+    file.write_text(text, encoding="utf-8")
+
+
+def _between(text: str, name: str, target: str, table: str, file: Path) -> str:
+    """Return a text with what is between two markers replaced."""
+    opening, closing = _START.format(name, target), _END.format(name)
+    before, start, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not (start and end):
-        raise ResultsError(f"expected the markers {_START!r} and {_END!r} in {readme}, found none")
-    file.write_text(f"{before}{_START}\n{results_table(root)}\n{_END}{after}", encoding="utf-8")
+        raise ResultsError(
+            f"expected the markers {opening!r} and {closing!r} in {file}, found none"
+        )
+    return f"{before}{opening}\n{table}\n{closing}{after}"
 
 
 def _performance_row(title: str, name: str, row: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@
       risk.json           n, models, comparisons and manifest: every number of the page's tables
       forecasts.parquet   every model's forecast of every return, one row each
       risk.html           tables and pictures
+      pictures/           the same pictures as PNG files
 
 `risk.json` and the page follow from `forecasts.parquet` and the manifest's seed alone.
 """
@@ -111,7 +112,10 @@ def write_risk(
         with new_folder(target) as temporary:
             (temporary / "risk.json").write_text(text + "\n", encoding="utf-8")
             forecasts_frame(study).to_parquet(temporary / "forecasts.parquet", index=False)
-            write_risk_page(study, summary, temporary / "risk.html", title=title)
+            pictures = write_risk_page(study, summary, temporary / "risk.html", title=title)
+            (temporary / "pictures").mkdir()
+            for picture in pictures:
+                (temporary / "pictures" / f"{picture.name}.png").write_bytes(picture.png)
     except OSError as error:
         raise ResultsError(
             f"expected to write a results folder {target}, found that it cannot be: {error}; "

@@ -38,7 +38,8 @@ FLOW_NAMES = ("flow", "flow_recalibrated")
 # How what is not estimated came about, for whoever reads the numbers.
 _CHOICES = {
     "estimation": "anew before each test span, on bars before it only",
-    "settings of the flow": "glow_bt's defaults unless given; none is looked for on a test span",
+    "settings of the flow": "glow_bt's defaults unless given, chosen on the first 40 % of three "
+    "histories (benchmarks/risk/select_settings.md); none is looked for on a test span",
     "settings of the baselines": "fixed beforehand, see glow_bt.risk.BASELINES",
 }
 _LIBRARIES = ("numpy", "scipy", "pandas", "torch", "arch")

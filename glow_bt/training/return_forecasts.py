@@ -34,6 +34,7 @@ def walk_forward_returns(
     levels: Sequence[float],
     *,
     config: TrainConfig | None = None,
+    spec: ContextSpec | None = None,
     recalibration: Recalibration | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Forecasts, Forecasts]:
@@ -47,6 +48,7 @@ def walk_forward_returns(
         folds: in order of time, with test blocks that follow one another.
         levels: ascending, inside (0, 1).
         config: the trainer's settings; of the horizons the first bar alone is looked at.
+        spec: which numbers make a context. Default: `ContextSpec.of` each fold's past.
         recalibration: where it starts. Default: `Recalibration()`.
         progress: called with "flow", members trained and members in all.
 
@@ -76,18 +78,23 @@ def walk_forward_returns(
     parts: list[tuple[SkewedTails, Floats]] = []
     with one_thread():
         for fold in folds:
-            model = _fitted(bars, stamps_ns, fold, config, tell)
+            model = _fitted(bars, stamps_ns, fold, config, spec, tell)
             parts.append(_tested(model, bars, fold))
     return _forecasts(parts, levels, recalibration or Recalibration())
 
 
 def _fitted(
-    bars: pd.DataFrame, stamps_ns: Stamps, fold: Fold, config: TrainConfig, tell: _Tell
+    bars: pd.DataFrame,
+    stamps_ns: Stamps,
+    fold: Fold,
+    config: TrainConfig,
+    spec: ContextSpec | None,
+    tell: _Tell,
 ) -> ReturnModel:
     known = slice(fold.train.start, fold.test.start)
     past = bars.iloc[known]
     seconds = bar_interval(past).total_seconds()
-    spec = ContextSpec.of(past, seconds)
+    spec = ContextSpec.of(past, seconds) if spec is None else spec
     fitter = ReturnFitter(config, member_done=tell)
     array = past[list(spec.columns)].to_numpy()
     return fitter.fit(array, stamps_ns[known], seconds, spec)[0]
