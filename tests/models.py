@@ -28,6 +28,7 @@ SMALL_CONFIG = TrainConfig(
     num_steps=1,
     hidden_dim=8,
     return_hidden_dim=8,
+    return_members=2,
     max_epochs=3,
     batch_size=64,
     learning_rate=5e-3,
@@ -67,7 +68,7 @@ def unseen_bars(count):
     """The first `count` bars after the training of `small_artifact`, and their warm-up before."""
     artifact = small_artifact()
     first = artifact.training.n_bars
-    return sp500_bars(first - (artifact.spec.min_bars - 1), first + count)
+    return sp500_bars(first - (artifact.min_bars - 1), first + count)
 
 
 def utc(text):

@@ -144,6 +144,11 @@ class Artifact:
                 f"expected every part to be for the {width} features of the spec, found {wrong}; "
                 "train again"
             )
+        if self.returns.bar_seconds != self.training.bar_seconds:
+            raise ArtifactError(
+                f"expected returns of bars of {self.training.bar_seconds:g} seconds, as recorded, "
+                f"found {self.returns.bar_seconds:g}; train again"
+            )
         if self.return_probe.shape[1] != len(self.returns.spec.names):
             raise ArtifactError(
                 f"expected probe contexts of {len(self.returns.spec.names)} numbers, found "

@@ -234,6 +234,7 @@ def _bar_lines(data: bt.LineSeries, names: tuple[str, ...]) -> tuple[bt.LineBuff
     if missing:
         raise ConfigError(
             f"expected a data feed with lines {', '.join(names)}, found none of "
-            f"{', '.join(missing)}; give self.data, not a line such as self.data.close"
+            f"{', '.join(missing)}; give self.data, not a line such as self.data.close, of a feed "
+            "with all that the model was trained with"
         )
     return tuple(getattr(data.lines, name) for name in names)

@@ -191,9 +191,11 @@ class _ModelScorer:
         errors = np.full(len(bars), np.nan)
         if len(bars) < self.min_bars:
             return errors
-        for own in self.forecasters(stamps_ns, bars, self.first_scored(stamps_ns)):
+        first = self.first_scored(stamps_ns)
+        for own in self.forecasters(stamps_ns, bars, first):
             error = own.model.quantile_error(own.rows, self.var_level, self.horizon)
             errors[own.first : own.first + len(error)] = error
+        errors[:first] = np.nan  # the forecasts before are those that a recalibration starts with
         return errors
 
     def _segments(self, stamps_ns: Stamps, first: int) -> list[Segment]:

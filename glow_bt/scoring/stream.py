@@ -105,7 +105,7 @@ class ScoreStream:
         stamps_ns, bars, last = stamps_ns[window], bars[window], scorer.min_bars - 1
         first = scorer.first_scored(stamps_ns)
         forecasters = scorer.forecasters(stamps_ns, bars, first)
-        self._count(int(stamps_ns[-1]), forecasters, bars[:, 3])
+        self._count(stamps_ns[-2:].tolist(), forecasters, bars[:, 3])
         states = scorer.state_scores(stamps_ns, bars, first)[-1]
         if not forecasters:
             return np.concatenate([states, [np.nan, np.nan]])
@@ -118,12 +118,17 @@ class ScoreStream:
         risk = [own.quantile(scorer.var_level)[0], own.shortfall(scorer.var_level)[0]]
         return np.concatenate([states, risk])
 
-    def _count(self, stamp_ns: int, forecasters: list[Forecaster], close: Floats) -> None:
-        """Take in how the forecast has turned out that comes due at the bar of that stamp."""
+    def _count(self, last_stamps: list[int], forecasters: list[Forecaster], close: Floats) -> None:
+        """Take in how the forecast has turned out that comes due at the last bar.
+
+        What is counted anew and what again hangs on the stamp of the bar before: a bar that is
+        replayed from shorter ones has a later stamp whenever it has grown.
+        """
+        preceding, stamp_ns = last_stamps
         reached = self._before.stamp_ns
-        if reached is not None and stamp_ns <= reached:
+        if reached is not None and preceding < reached:
             return
-        if self._after.stamp_ns is not None and stamp_ns > self._after.stamp_ns:
+        if self._after.stamp_ns is not None and preceding >= self._after.stamp_ns:
             self._before = self._after
         recalibration = self._before.recalibration
         made = len(close) - 1 - self.scorer.horizon

@@ -175,15 +175,16 @@ def _divide(bars: pd.DataFrame, num_bars: int, artifact: Artifact, held_out: flo
         TooFewBarsError: if a block is too short; so many new bars as it says suffice.
     """
     purge, warm_up = artifact.min_bars, artifact.min_bars - 1
-    num_states = len(bars) - warm_up
+    num_states, longest = len(bars) - warm_up, artifact.returns.horizons[-1]
     try:
         # The purge is taken off first, so that the share is of states that are used.
         sizes = chronological_split(
             max(num_states - purge, 0),
             purge=0,
             fractions=(1 - held_out, held_out, 0.0),
-            min_train=_MIN_LEARNT_ROWS,
-            min_validation=MIN_HELD_OUT + 1,  # the last state's return is not known yet
+            # The last returns end outside their block.
+            min_train=_MIN_LEARNT_ROWS - 1 + longest,
+            min_validation=MIN_HELD_OUT + longest,
         )
     except TooFewBarsError as error:
         spent = warm_up - (len(bars) - num_bars)

@@ -11,10 +11,11 @@ import pandas as pd
 from glow_bt import direction, likelihood
 from glow_bt.direction import forward_scaled_return
 from glow_bt.errors import ConfigError, TooFewBarsError
-from glow_bt.features import FeatureSpec, feature_array, volatility_array
+from glow_bt.features import ContextSpec, FeatureSpec, feature_array, volatility_array
 from glow_bt.folds import Fold, chronological_split, split_at
 from glow_bt.ohlcv import BAR_COLUMNS, utc_stamp
 from glow_bt.training.config import TrainConfig
+from glow_bt.training.returns import return_bars_needed
 
 __all__ = ["TrainingData", "block_sizes", "divide", "prepare"]
 
@@ -64,12 +65,15 @@ def block_sizes(config: TrainConfig, spec: FeatureSpec) -> tuple[int, int]:
     """Return how many bars the training and the validation block need at least.
 
     Every state of a block is used, but for the last ones, whose returns end outside it; the
-    direction readout looks at every `direction_horizon`-th of the rest.
+    direction readout looks at every `direction_horizon`-th of the rest. The return flow learns
+    from all bars up to the end of the validation block.
     """
     horizon = config.direction_horizon
     train = max(_MIN_TRAIN_ROWS, direction.MIN_ROWS * horizon + 1, config.num_regimes)
     validation = max(likelihood.MIN_HELD_OUT + 1, direction.MIN_HELD_OUT_ROWS * horizon + 1)
-    return spec.min_bars - 1 + train, validation
+    purge = spec.min_bars if config.purge is None else config.purge
+    returns = return_bars_needed(ContextSpec(), config) - purge - validation
+    return max(spec.min_bars - 1 + train, returns), validation
 
 
 def divide(bars: pd.DataFrame, config: TrainConfig, spec: FeatureSpec) -> Fold:

@@ -53,9 +53,15 @@ class HeldOut:
 
 
 def return_bars_needed(spec: ContextSpec, config: TrainConfig) -> int:
-    """Return how many bars `ReturnFitter.fit` needs at least."""
-    rows = max(MIN_RETURN_ROWS, 2 * config.return_members)
-    return spec.min_bars + rows + max(config.return_horizons) - 1
+    """Return how many bars `ReturnFitter.fit` needs at least.
+
+    The longest horizon h has its last target h bars after its last row. Beside a left-out block
+    2 (h - 1) rows are left out too; three times h - 1 rows more make up for that, so that any
+    member keeps at least half of `MIN_RETURN_ROWS`.
+    """
+    longest = max(config.return_horizons)
+    rows = max(MIN_RETURN_ROWS, 2 * config.return_members) + 3 * (longest - 1)
+    return spec.min_bars - 1 + rows + longest
 
 
 class ReturnFitter:

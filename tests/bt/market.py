@@ -89,10 +89,10 @@ def scores_of(bars, scorer=None):
 class LineProbe(bt.Strategy):
     """Writes down the indicator's lines whenever `next` is called."""
 
-    params = (("model", None), ("on", 0))
+    params = (("model", None), ("on", 0), ("glow", {}))
 
     def __init__(self):
-        self.glow = GlowIndicator(self.datas[self.p.on], model=self.p.model)
+        self.glow = GlowIndicator(self.datas[self.p.on], model=self.p.model, **self.p.glow)
         self.seen = []
         self.num_prenext = 0
 
@@ -104,8 +104,8 @@ class LineProbe(bt.Strategy):
         self.seen.append((self.datas[self.p.on].datetime.datetime(0), *values))
 
     def table(self):
-        frame = pd.DataFrame(self.seen).set_index(0)
-        return frame.set_axis(frame.index.tz_localize("UTC"))
+        frame = pd.DataFrame(self.seen, columns=range(8)).set_index(0).astype(float)
+        return frame.set_axis(pd.DatetimeIndex(frame.index).tz_localize("UTC"))
 
 
 def cerebro_over(bars, **kwargs):
@@ -124,7 +124,7 @@ def run_strategy(cerebro, strategy, **params):
 
 @functools.cache
 def trained_model():
-    """A really trained, tiny model: its artifact, and bars it can score (warm-up and 300 more)."""
+    """A really trained, tiny model for 1 and 5 bars, and 361 bars after its training."""
     bars = random_bars(1061, seed=11)
     config = TrainConfig(
         fractions=(0.7, 0.3, 0.0),
@@ -133,5 +133,7 @@ def trained_model():
         num_steps=2,
         hidden_dim=8,
         return_hidden_dim=8,
+        return_members=2,
+        return_horizons=(1, 5),
     )
     return train(bars[:700], config), bars[700:]

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from glow_bt.evaluation.backtest import run_backtest
-from glow_bt.features import DEFAULT_SPEC
 from glow_bt.policy import PolicyParams, target_exposure
 from glow_bt.scoring import SCORE_COLUMNS, ScheduledScorer, Scorer
 from strategies.glow_strategy import GlowStrategy
@@ -16,7 +15,7 @@ from tests.contracts.test_no_lookahead import assert_no_lookahead
 from tests.models import small_artifact, unseen_bars
 
 COUNT = 160
-WARM_UP = DEFAULT_SPEC.min_bars - 1
+WARM_UP = 120
 BORDER = WARM_UP + 70
 # The first scored bar and its neighbour, the last bar of the schedule's first model and the
 # first of its second, and the last bar that has a future.
@@ -65,12 +64,14 @@ def bars():
     return unseen_bars(COUNT)
 
 
-@pytest.fixture(params=["one model", "schedule"])
+@pytest.fixture(params=["one model", "schedule", "recalibrated", "recalibrated schedule"])
 def scorer(request, bars):
-    if request.param == "one model":
-        return Scorer(small_artifact())
+    recalibrate = "recalibrated" in request.param
+    if "schedule" not in request.param:
+        return Scorer(small_artifact(), recalibrate=recalibrate)
+    models = [small_artifact(), second_artifact()]
     starts = bars.index[[WARM_UP, BORDER]]
-    return ScheduledScorer(list(zip(starts, [small_artifact(), second_artifact()], strict=True)))
+    return ScheduledScorer(list(zip(starts, models, strict=True)), recalibrate=recalibrate)
 
 
 def scores(bars, scorer):

@@ -1,6 +1,8 @@
 """One law: an indicator says the same in every mode in which Backtrader can run it."""
 
+import functools
 import itertools
+import json
 
 import backtrader as bt
 import numpy as np
@@ -8,7 +10,8 @@ import pandas as pd
 import pytest
 
 from glow_bt.bt.feed import ArrayFeed
-from glow_bt.scoring import Scorer
+from glow_bt.scoring import ScheduledScorer, Scorer, StreamState
+from glow_bt.training import TrainConfig, train
 from tests.bt.market import (
     WINDOW,
     LineProbe,
@@ -137,21 +140,84 @@ def test_other_indicators_can_build_on_its_lines(mode):
     np.testing.assert_allclose(strategy.averages, expected, rtol=0, atol=1e-9)
 
 
+RISK = [
+    pytest.param({"horizon": horizon, "recalibrate": recalibrate}, id=f"{horizon=} {recalibrate=}")
+    for horizon, recalibrate in itertools.product([1, 5], [False, True])
+]
+MODEL_BARS = 160
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_a_trained_model(mode):
+@pytest.mark.parametrize("risk", RISK)
+def test_a_trained_model(mode, risk):
     artifact, bars = trained_model()
-    bars = bars[:120]
-    table = run_strategy(cerebro_over(bars, **mode), LineProbe, model=artifact).table()
-    check(table, Scorer(artifact).score(bars))
+    bars = bars[:MODEL_BARS]
+    cerebro = cerebro_over(bars, **mode)
+    table = run_strategy(cerebro, LineProbe, model=artifact, glow=risk).table()
+    check(table, Scorer(artifact, **risk).score(bars))
 
 
-def test_a_schedule_of_trained_models():
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("recalibrate", [False, True])
+def test_a_schedule_of_trained_models(mode, recalibrate):
     artifact, bars = trained_model()
-    schedule = [(bars.index[70], artifact), (bars.index[100], artifact)]
-    tables = [
-        run_strategy(cerebro_over(bars[:120], runonce=runonce), LineProbe, model=schedule).table()
-        for runonce in (True, False)
-    ]
-    for table in tables:
-        assert table.iloc[: 70 - 61].isna().all(axis=None)
-        check(table.dropna(), Scorer(artifact).score(bars[:120]).iloc[70:])
+    bars = bars[:MODEL_BARS]
+    schedule = [(bars.index[130], artifact), (bars.index[145], artifact)]
+    glow = {"recalibrate": recalibrate}
+    table = run_strategy(cerebro_over(bars, **mode), LineProbe, model=schedule, glow=glow).table()
+    assert table.loc[: bars.index[129]].isna().all(axis=None)
+    check(table.dropna(), ScheduledScorer(schedule, **glow).score(bars))
+
+
+@functools.cache
+def hourly_and_four_hourly():
+    """A model of 4-hour bars, and the hours that such bars after its training are made of."""
+    bars = random_bars(4 * 680, seed=3)
+    settings = trained_model()[0].training.config
+    model = train(aggregated(bars[: 4 * 540]), TrainConfig(**settings))
+    return model, bars[4 * 540 :]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bar_that_is_replayed_is_recalibrated_on_once(mode):
+    """Each of its hours is a later stamp of the same bar; only the last one's close counts."""
+    artifact, bars = hourly_and_four_hourly()
+    glow = {"recalibrate": True, "horizon": 5}
+    cerebro = bt.Cerebro(stdstats=False, **mode)
+    cerebro.replaydata(ArrayFeed(dataname=bars), **FOUR_HOURS)
+    strategy = run_strategy(cerebro, LineProbe, model=artifact, glow=glow)
+    scorer, formed = Scorer(artifact, **glow), aggregated(bars)
+    expected = scorer.score(formed).dropna()
+    check(strategy.table().loc[expected.index], expected)
+    assert strategy.glow.stream_state.recalibration == scorer.recalibrated(formed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_resampled_feed_is_recalibrated_on_once_a_bar(mode):
+    artifact, bars = hourly_and_four_hourly()
+    cerebro = cerebro_over(bars, **mode)
+    cerebro.resampledata(cerebro.datas[0], **FOUR_HOURS)
+    glow = {"recalibrate": True}
+    table = run_strategy(cerebro, LineProbe, model=artifact, on=1, glow=glow).table()
+    expected = Scorer(artifact, **glow).score(aggregated(bars))
+    check(table[~table.index.duplicated()], expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_a_restart_goes_on_from_the_state_whatever_the_mode(mode, horizon):
+    """The second run is fed its warm-up again, which must not count again."""
+    artifact, bars = trained_model()
+    bars, stop = bars[:MODEL_BARS], 142
+    glow = {"recalibrate": True, "horizon": horizon}
+    whole = Scorer(artifact, **glow).score(bars)
+    first = run_strategy(
+        cerebro_over(bars[:stop], runonce=False), LineProbe, model=artifact, glow=glow
+    )
+    saved = json.loads(json.dumps(first.glow.stream_state.to_dict()))
+    glow = {"horizon": horizon, "state": StreamState.from_dict(saved)}
+    again = bars[stop - 130 :]
+    second = run_strategy(cerebro_over(again, **mode), LineProbe, model=artifact, glow=glow)
+    check(second.table().loc[bars.index[stop] :], whole.iloc[stop:])
+    last = Scorer(artifact, recalibrate=True, horizon=horizon).recalibrated(bars)
+    assert second.glow.stream_state.recalibration == last
