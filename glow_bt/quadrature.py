@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-__all__ = ["normal_tail_nodes"]
+__all__ = ["nodes_between", "normal_tail_cuts", "normal_tail_nodes", "normal_tail_weights"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,30 +18,55 @@ _LOG_2PI = math.log(2 * math.pi)
 # power law of index 1.2 times the normal density is below 1e-40, and still a float.
 _REACH = (4.0, 6.0, 9.0, 14.0, 24.0, 36.0)
 _NODES = 12
-# A piece shorter than this is left to its neighbour.
-_LEAST_PIECE = 1e-9
 
 
-def normal_tail_nodes(p: float, borders: Sequence[float] = ()) -> tuple[Floats, Floats]:
+def normal_tail_nodes(p: float, borders: npt.ArrayLike = ()) -> tuple[Floats, Floats]:
     """Return nodes z (K,) and weights (K,) with sum_k weight_k g(z_k) = E[g(Z) | Z beyond z_p].
 
     Beyond is below the p-quantile of Z ~ N(0, 1), or above it where p > 1/2; the weights sum
-    to 1. Gauss-Legendre with 12 nodes in each piece between 0, the borders and where the tail is
-    cut.
+    to 1. Gauss-Legendre with 12 nodes in each piece of `normal_tail_cuts`.
 
     Args:
-        p: inside (0, 1).
-        borders: latents at which g is continuous, but not smooth.
+        p: inside (0, 1), at least 1e-200 away from both ends.
+        borders: (B,) latents at which g is continuous, but not smooth.
+    """
+    cuts = np.unique(normal_tail_cuts(p, borders))  # without pieces of no length
+    return nodes_between(cuts), normal_tail_weights(p, cuts)
+
+
+def normal_tail_cuts(p: float, borders: npt.ArrayLike = ()) -> Floats:
+    """Return (..., C) the ends of pieces, ascending, which together are the tail beyond z_p.
+
+    The tail is cut off at 36. Borders that lie outside of the tail give pieces of no length.
+
+    Args:
+        p: as for `normal_tail_nodes`.
+        borders: (..., B) where pieces have to end, in any order.
     """
     sign = 1.0 if p > 0.5 else -1.0
     start = -float(special.ndtri(min(p, 1 - p)))  # as if it were an upper tail
-    inner = {0.0, *_REACH, *(sign * border for border in borders)}
-    cuts = [start, *sorted(cut for cut in inner if start + _LEAST_PIECE < cut <= _REACH[-1])]
-    unit, unit_weights = _legendre()
-    z = np.concatenate([a + 0.5 * (b - a) * (unit + 1) for a, b in pairwise(cuts)])
-    weights = np.concatenate([0.5 * (b - a) * unit_weights for a, b in pairwise(cuts)])
-    weights = weights * np.exp(-0.5 * (z * z + _LOG_2PI)) / min(p, 1 - p)
-    return sign * z, weights
+    inner = sign * np.asarray(borders, dtype=np.float64)
+    fixed = np.array([start, *(cut for cut in _REACH if cut > start)])
+    fixed = np.broadcast_to(fixed, (*inner.shape[:-1], len(fixed)))
+    cuts = np.concatenate([fixed, inner.clip(start, _REACH[-1])], axis=-1)
+    cuts = sign * cuts
+    cuts.sort(axis=-1)
+    return cuts
+
+
+def nodes_between(cuts: Floats) -> Floats:
+    """Return (..., (C - 1) * 12) the nodes of the pieces between cuts (..., C)."""
+    share = 0.5 * (_legendre()[0] + 1)
+    nodes = cuts[..., :-1, None] + np.diff(cuts)[..., None] * share
+    return nodes.reshape(*cuts.shape[:-1], -1)
+
+
+def normal_tail_weights(p: float, cuts: Floats) -> Floats:
+    """Return (..., (C - 1) * 12) weights of `nodes_between` the `normal_tail_cuts` of p."""
+    z = nodes_between(cuts)
+    lengths = (0.5 * np.diff(cuts))[..., None] * _legendre()[1]
+    density: Floats = np.exp(-0.5 * (z * z + _LOG_2PI)) / min(p, 1 - p)
+    return lengths.reshape(z.shape) * density
 
 
 @cache

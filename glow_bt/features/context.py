@@ -67,7 +67,7 @@ class ContextSpec:
         funding: whether the funding rate takes part.
 
     Raises:
-        ConfigError: on a window or half-life below 1.
+        ConfigError: on a window or half-life below 1, or a margin or floor that is not above 0.
     """
 
     window: int = 120
@@ -86,9 +86,10 @@ class ContextSpec:
 
     def __post_init__(self) -> None:
         for name in ("half_lives", "range_half_lives", "return_half_lives", "volume_half_lives"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            given = getattr(self, name)
+            spans = tuple(float(span) if _is_number(span) else span for span in given)
+            object.__setattr__(self, name, spans)
         spans = (
-            self.window,
             self.downside_half_life,
             self.reference_half_life,
             *self.half_lives,
@@ -96,13 +97,14 @@ class ContextSpec:
             *self.return_half_lives,
             *self.volume_half_lives,
         )
-        if min(spans) < 1 or type(self.window) is not int:
+        whole = type(self.window) is int and self.window >= 1
+        if not whole or not all(_is_number(span) and span >= 1 for span in spans):
             raise ConfigError(
                 "expected a window (a whole number) and half-lives of at least 1 bar, found "
-                f"{spans}"
+                f"{self.window!r} and {spans}"
             )
         positive = (self.variance_margin, self.volume_margin, self.least_volatility)
-        if not min(positive) > 0:
+        if not all(_is_number(value) and value > 0 for value in positive):
             raise ConfigError(f"expected margins and a floor above 0, found {positive}")
 
     @classmethod
@@ -254,6 +256,10 @@ def context_rows(
     if spec.funding:
         columns.append(_funding(bars[spec.window :, -1]))
     return ContextRows(np.column_stack(columns), volatility)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _ewma(

@@ -28,19 +28,23 @@ class KnotSpline:
 
     def forward(self, x: Floats) -> tuple[Floats, Floats]:
         """Return y of any shape, and log dy/dx."""
-        at, inside = self._inside(x, self.x)
+        inside = (x > self.x[0]) & (x < self.x[-1])
+        y, log_slopes = np.array(x), np.zeros_like(x)
+        at = y[inside]
         x0, width, y0, height, d0, d1 = self._bin_of(at, self.x)
         slope = height / width
         t = (at - x0) / width
         u = t * (1 - t)
         denominator = slope + (d0 + d1 - 2 * slope) * u
-        y = y0 + height * (slope * t * t + d0 * u) / denominator
-        log_slope = _log_slope(t, u, slope, d0, d1, denominator)
-        return np.where(inside, y, x), np.where(inside, log_slope, 0.0)
+        y[inside] = y0 + height * (slope * t * t + d0 * u) / denominator
+        log_slopes[inside] = _log_slope(t, u, slope, d0, d1, denominator)
+        return y, log_slopes
 
     def inverse(self, y: Floats) -> Floats:
         """Return x of any shape."""
-        at, inside = self._inside(y, self.y)
+        inside = (y > self.y[0]) & (y < self.y[-1])
+        x = np.array(y)
+        at = x[inside]
         x0, width, y0, height, d0, d1 = self._bin_of(at, self.y)
         slope = height / width
         rise = at - y0
@@ -49,11 +53,8 @@ class KnotSpline:
         b = height * d0 - bend
         c = -slope * rise
         t = 2 * c / (-b - np.sqrt(np.maximum(b * b - 4 * a * c, 0.0)))
-        return np.where(inside, x0 + t * width, y)
-
-    def _inside(self, values: Floats, knots: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        inside = (values > knots[0]) & (values < knots[-1])
-        return np.where(inside, values, 0.5 * (knots[0] + knots[-1])), inside
+        x[inside] = x0 + t * width
+        return x
 
     def _bin_of(self, at: Floats, searched: Floats) -> tuple[Floats, ...]:
         """Return left end, width, lower end, height and both slopes of the bin that holds `at`."""

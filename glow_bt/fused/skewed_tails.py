@@ -45,6 +45,12 @@ class SkewedTails:
     def __len__(self) -> int:
         return len(self.scale)
 
+    @property
+    def kinks(self) -> Floats:
+        """Latents at which `at_latent` is continuous, but not smooth."""
+        centre = self.spline.forward(np.zeros(1))[0]  # where the left tail meets the right one
+        return np.concatenate([self.spline.y, centre])
+
     def scaled(self, factor: Floats) -> SkewedTails:
         """Return the distributions of y times factors (N,) above 0."""
         return replace(self, scale=self.scale * factor)
@@ -76,9 +82,12 @@ class SkewedTails:
         Gauss-Legendre quadrature (12 nodes in each piece between knots).
         """
         _check_probability(p)
-        z, weights = normal_tail_nodes(p, self.spline.y.tolist())
-        blocks = [slice(i, i + _BLOCK_ROWS) for i in range(0, len(self), _BLOCK_ROWS)]
-        return np.concatenate([self.rows(rows).at_latent(z) @ weights for rows in blocks])
+        z, weights = normal_tail_nodes(p, self.kinks)
+        means = np.empty(len(self))
+        for start in range(0, len(self), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            means[rows] = self.rows(rows).at_latent(z) @ weights
+        return means
 
     def cdf(self, returns: Floats) -> Floats:
         """Return (N,) P(Y <= y) of each y (N,)."""

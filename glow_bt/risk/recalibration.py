@@ -15,7 +15,9 @@ returns do, over T bars the share of violations differs from p_k by
 
 exactly. Between the levels the map from normal quantiles w to q is a straight line, beyond them
 it moves as much as at the last one; so quantiles at any level, shortfall, probability and density
-come from one distribution, and quantiles at different levels never cross.
+come from one distribution. Where two q_k come closer than a quarter of what lies between the w_k,
+that distribution spreads them (`Recalibrated`), so that its quantiles never cross; what is
+followed stays as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import numpy.typing as npt
 from scipy import special
 
 from glow_bt.errors import ConfigError, DataError
-from glow_bt.quadrature import normal_tail_nodes
+from glow_bt.quadrature import nodes_between, normal_tail_cuts, normal_tail_weights
 
 __all__ = ["LatentDistribution", "Recalibrated", "Recalibration"]
 
@@ -48,6 +50,11 @@ _BLOCK_ROWS = 2048
 
 class LatentDistribution(Protocol):
     """N distributions, each an increasing function of a standard normal latent."""
+
+    @property
+    def kinks(self) -> Floats:
+        """(B,) latents at which these functions are continuous, but not smooth."""
+        ...
 
     def at_latent(self, z: Floats) -> Floats:
         """Return the values (N, K) at latents z (N, K)."""
@@ -160,11 +167,18 @@ class Recalibrated:
         distribution: N distributions.
         offsets: (N, K), see `Recalibration.follow`.
         levels: of the K columns.
+
+    Raises:
+        DataError: if there is not one offset a level.
     """
 
     def __init__(
         self, distribution: LatentDistribution, offsets: Floats, levels: Sequence[float]
     ) -> None:
+        if offsets.ndim != 2 or offsets.shape[1] != len(levels):
+            raise DataError(
+                f"expected offsets of shape (N, {len(levels)}), one a level, found {offsets.shape}"
+            )
         self.distribution = distribution
         self.normal: Floats = special.ndtri(np.asarray(levels))
         # Of each gap at least a share stays; both sides spread from the middle, which stays put.
@@ -182,19 +196,29 @@ class Recalibrated:
         return some
 
     def quantile(self, p: float) -> Floats:
-        """Return the p-quantiles (N,)."""
-        w = np.array([special.ndtri(p)])
-        return self.distribution.at_latent(self._corrected(w, slice(None)))[:, 0]
+        """Return the p-quantiles (N,).
+
+        Raises:
+            ConfigError: if p is outside (0, 1).
+        """
+        _check_probability(p)
+        w = np.full((len(self.knots), 1), special.ndtri(p))
+        return self.distribution.at_latent(self._corrected(w))[:, 0]
 
     def shortfall(self, p: float) -> Floats:
-        """Return (N,) the mean below the p-quantile, or above it where p > 1/2."""
-        w, weights = normal_tail_nodes(p, self.normal.tolist())
-        means = []
-        for start in range(0, len(self.knots), _BLOCK_ROWS):
+        """Return (N,) the mean below the p-quantile, or above it where p > 1/2.
+
+        By Gauss-Legendre quadrature in each piece between levels and kinks of the distribution.
+
+        Raises:
+            ConfigError: if p is outside (0, 1).
+        """
+        _check_probability(p)
+        means = np.empty(len(self.knots))
+        for start in range(0, len(means), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
-            values = self.distribution.rows(rows).at_latent(self._corrected(w, rows))
-            means.append(values @ weights)
-        return np.concatenate(means)
+            means[rows] = self.rows(rows)._shortfall(p)
+        return means
 
     def cdf(self, returns: Floats) -> Floats:
         """Return (N,) the probability of at most each of returns (N,)."""
@@ -203,33 +227,48 @@ class Recalibrated:
 
     def latent(self, y: Floats) -> Floats:
         """Return the corrected latent (N,) of each value (N,)."""
-        return self._normal_of(self.distribution.latent(y))[0]
+        return self._normal_of(self.distribution.latent(y)[:, None])[0][:, 0]
 
     def log_prob(self, returns: Floats) -> Floats:
         """Return (N,) log densities at returns (N,): a piecewise rescaling of the latent's."""
         z = self.distribution.latent(returns)
-        w, slope = self._normal_of(z)
+        w, slope = (values[:, 0] for values in self._normal_of(z[:, None]))
         changed: Floats = 0.5 * (z * z - w * w) - np.log(slope)
         return self.distribution.log_prob(returns) + changed
 
-    def _corrected(self, w: Floats, rows: slice) -> Floats:
-        """Return (N, J) the latents that normal quantiles w (J,) stand for."""
-        knots = self.knots[rows]
-        left = np.clip(np.searchsorted(self.normal, w, side="right") - 1, 0, None)
-        right = np.minimum(left + 1, len(self.normal) - 1)
-        gap = self.normal[right] - self.normal[left]
-        inside = (w > self.normal[0]) & (gap > 0)
-        share = np.where(inside, (w - self.normal[left]) / np.where(gap > 0, gap, 1.0), 0.0)
-        beyond = np.where(inside, 0.0, w - self.normal[left])
-        return knots[:, left] + share * (knots[:, right] - knots[:, left]) + beyond
+    def _shortfall(self, p: float) -> Floats:
+        count = len(self.knots)
+        kinks = np.broadcast_to(self.distribution.kinks, (count, len(self.distribution.kinks)))
+        levels = np.broadcast_to(self.normal, self.knots.shape)
+        cuts = normal_tail_cuts(p, np.concatenate([levels, self._normal_of(kinks)[0]], axis=1))
+        cuts = cuts[:, np.append(True, (np.diff(cuts) > 0).any(axis=0))]
+        # Between two cuts the correction is a straight line, so nodes stay nodes.
+        values = self.distribution.at_latent(nodes_between(self._corrected(cuts)))
+        means: Floats = np.einsum("nk,nk->n", values, normal_tail_weights(p, cuts))
+        return means
+
+    def _corrected(self, w: Floats) -> Floats:
+        """Return (N, J) the latents that normal quantiles w (N, J) stand for."""
+        count = np.searchsorted(self.normal, w, side="right")
+        w0, z0, slope = self._piece(count)
+        return z0 + slope * (w - w0)
 
     def _normal_of(self, z: Floats) -> tuple[Floats, Floats]:
-        """Return the normal quantile w (N,) of each latent (N,), and dz/dw."""
+        """Return (N, J) the normal quantiles w of latents z (N, J), and dz/dw."""
+        count = (z[:, :, None] >= self.knots[:, None, :]).sum(axis=2)
+        w0, z0, slope = self._piece(count)
+        return w0 + (z - z0) / slope, slope
+
+    def _piece(self, count: npt.NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """Return a normal quantile, its latent and dz/dw of pieces (N, J) above `count` levels."""
         last = len(self.normal) - 1
-        count = (z[:, None] >= self.knots).sum(axis=1)
-        left, right = np.clip(count - 1, 0, None), np.minimum(count, last)
-        row = np.arange(len(z))
-        inside = (count > 0) & (count <= last)
-        gap = np.where(inside, self.normal[right] - self.normal[left], 1.0)
-        slope = np.where(inside, (self.knots[row, right] - self.knots[row, left]) / gap, 1.0)
-        return self.normal[left] + (z - self.knots[row, left]) / slope, slope
+        left, right = np.maximum(count - 1, 0), np.minimum(count, last)
+        low, high = (np.take_along_axis(self.knots, at, axis=1) for at in (left, right))
+        start, inside = self.normal[left], left < right
+        gap = np.where(inside, self.normal[right] - start, 1.0)
+        return start, low, np.where(inside, (high - low) / gap, 1.0)
+
+
+def _check_probability(p: float) -> None:
+    if not 0 < p < 1:
+        raise ConfigError(f"expected a probability inside (0, 1), found {p}")
