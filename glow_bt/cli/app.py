@@ -13,6 +13,7 @@ from glow_bt.cli.adapt import adapt
 from glow_bt.cli.fetch import fetch
 from glow_bt.cli.options import ExampleGroup
 from glow_bt.cli.risk import risk
+from glow_bt.cli.simulate import simulate
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
 from glow_bt.cli.train import train
 from glow_bt.errors import ConfigError, GlowError
@@ -40,7 +41,7 @@ def app() -> None:
     """
 
 
-for command in (demo, fetch, train, adapt, backtest, walk_forward, risk, report):
+for command in (demo, fetch, train, adapt, backtest, walk_forward, risk, simulate, report):
     app.add_command(command)
 
 
