@@ -94,11 +94,9 @@ def test_a_float32_flow_gives_the_same_numbers_to_its_precision():
 def test_the_shortfall_of_a_normal_is_its_closed_form():
     flow = UnivariateFlow(0).double()
     with torch.no_grad():
-        flow.tails.log_excess.fill_(np.log(1e12))  # the identity
+        flow.log_excess.fill_(np.log(1e12))  # the identity
     for p in [1e-40, *LEVELS]:
         expected = -stats.norm.pdf(stats.norm.ppf(p)) / p
-        found = super(UnivariateFlow, flow).expected_shortfall(p)
-        assert found.item() == pytest.approx(expected, rel=1e-9)
         assert flow.expected_shortfall(p).item() == pytest.approx(expected, rel=1e-9)
 
 
