@@ -50,7 +50,7 @@ class _ModelScorer:
         self.artifacts = list(artifacts)
         self.var_level = var_level
         self.horizon = horizon
-        self.recalibration = Recalibration() if recalibrate is True else recalibrate or None
+        self.recalibration = _recalibration_of(recalibrate)
         self.allow_training_bars = allow_training_bars
         self._starts_ns = starts_ns
 
@@ -156,7 +156,10 @@ class _ModelScorer:
             As `score` does.
         """
         for level in levels:
-            check_level(min(level, 1 - level))
+            if not 0 < level < 1:
+                raise ConfigError(
+                    f"expected a level inside (0, 1), found {level}; give such as 0.01"
+                )
         stamps, array, index = self._arrays_of(bars)
         first = self.first_scored(stamps)
         table = np.full((len(index), len(levels)), np.nan)
@@ -279,9 +282,8 @@ class Scorer(_ModelScorer):
         """
         stamps, array, _ = self._arrays_of(bars)
         first = self.first_scored(stamps)
-        lines = self._risk_lines(stamps, array, first)
-        if lines is None:  # cannot be: the bars are enough, and the one model is valid
-            raise TooFewBarsError(self.min_bars, len(bars), "a distribution")
+        forecasters = self.forecasters(stamps, array, first)
+        lines = RiskLines(forecasters, array[:, 3], self.horizon, self.recalibration)
         return lines.distributions[0].rows(slice(first - lines.first, None))
 
     def latents(self, bars: pd.DataFrame) -> pd.DataFrame:
@@ -363,3 +365,13 @@ class ScheduledScorer(_ModelScorer):
             allow_training_bars=allow_training_bars,
         )
         self.starts = starts
+
+
+def _recalibration_of(recalibrate: bool | Recalibration) -> Recalibration | None:
+    if not isinstance(recalibrate, bool | Recalibration):
+        raise ConfigError(
+            f"expected recalibrate=True, False or a Recalibration, found {recalibrate!r}"
+        )
+    if isinstance(recalibrate, Recalibration):
+        return recalibrate
+    return Recalibration() if recalibrate else None
