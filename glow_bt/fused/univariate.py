@@ -149,7 +149,10 @@ class FusedUnivariate:
             if context is not None:
                 raise FlowError("expected no context, found one; leave it out")
             return np.zeros((self.num_members, 1, 3))
-        contexts = np.asarray(context, dtype=np.float64)
+        try:
+            contexts = np.asarray(context, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise FlowError(f"expected contexts of numbers, found {context!r}") from error
         if contexts.ndim != 2 or contexts.shape[1] != self.context_features:
             raise FlowError(
                 f"expected a context of shape (N, {self.context_features}), found "
