@@ -18,15 +18,18 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import norm
 
 import glow_bt
 from glow_bt.artifact import fingerprint, load_artifact, save_artifact
 from glow_bt.artifact.manifest import manifest_of, tensors_of
 from glow_bt.errors import ArtifactError
+from glow_bt.flows import UnivariateFlow, make_flow
 from glow_bt.flows.tails import TailLayer
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.scoring import Scorer
 from tests.models import small_artifact, sp500_bars, unseen_bars
+from tests.scoring.samples import model_of_funding, model_of_two_horizons
 
 ROOT = Path(__file__).parents[1]
 REMEDY = r"(train again|train the model again|copy the folder again or train again|glow-bt train)"
@@ -105,12 +108,13 @@ def test_a_copy_of_a_copy_is_the_same_file_for_file(saved, tmp_path):
 def test_the_folder_holds_two_files_and_the_manifest_can_be_read_by_people(saved):
     assert sorted(file.name for file in saved.iterdir()) == sorted(FILES)
     manifest = json.loads((saved / "manifest.json").read_text())
-    assert manifest["schema_version"] == 2
+    assert manifest["schema_version"] == 3
     assert manifest["spec"]["names"] == list(small_artifact().spec.names)
     assert manifest["likelihood"]["low"] == small_artifact().likelihood.low
     assert manifest["likelihood"]["how"].startswith("two-sided quantiles")
     assert set(manifest["tail_index"]["state"]) == set(small_artifact().spec.names)
-    assert len(manifest["tail_index"]["return"]) == 2
+    assert {h: len(pair) for h, pair in manifest["tail_index"]["returns"].items()} == {"1": 2}
+    assert manifest["returns"]["spec"]["names"] == list(small_artifact().returns.spec.names)
     assert manifest["state_flow"]["family"] == "glow"
     assert manifest["state_flow"]["num_features"] == 16
     record = manifest["training"]
@@ -236,7 +240,17 @@ def test_every_missing_or_mistyped_entry_is_found_though_the_hashes_are_right(sa
         ("state_flow",),
         ("state_flow", "family"),
         ("state_flow", "num_features"),
-        ("return_flow",),
+        ("returns",),
+        ("returns", "bar_seconds"),
+        ("returns", "spec"),
+        ("returns", "spec", "window"),
+        ("returns", "spec", "half_lives"),
+        ("returns", "spec", "names"),
+        ("returns", "scaler"),
+        ("returns", "scaler", "scale"),
+        ("returns", "flows"),
+        ("returns", "flows", "1"),
+        ("returns", "flows", "1", "num_members"),
         ("likelihood",),
         ("likelihood", "false_alarm_rate"),
         ("direction",),
@@ -255,11 +269,11 @@ def test_entries_of_another_kind_are_found_though_the_hashes_are_right(folder, p
     refused(folder)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None])
 def test_another_schema_is_refused_before_anything_else(folder, version):
     rewrite(folder, lambda manifest: manifest.update(schema_version=version))
     (folder / "model.safetensors").unlink()
-    refused(folder, "expected schema version 2, found .*train the model again with this version")
+    refused(folder, "expected schema version 3, found .*train the model again with this version")
 
 
 @pytest.mark.parametrize(
@@ -317,12 +331,14 @@ def test_a_moved_scale_or_threshold_passes_no_hash(folder):
     "name",
     [
         "state_flow.levels.0.mixing.lower",
-        "return_flow.net.1.weight",
+        "returns_1.net.layers.1.weight",
         "direction.coefficients",
         "regimes.means",
         "likelihood.quantiles",
         "probe.states",
         "probe.scores",
+        "probe.contexts",
+        "probe.quantiles",
     ],
 )
 def test_numbers_that_are_not_finite_are_found_though_the_hashes_are_right(folder, name, value):
@@ -356,7 +372,7 @@ def swappable(saved):
 def test_swapped_tensors_are_found_though_the_hashes_are_right(saved, tmp_path):
     pairs = swappable(saved)
     prefixes = {name.split(".")[0] for pair in pairs for name in pair}
-    assert {"state_flow", "return_flow", "direction", "regimes"} <= prefixes
+    assert {"state_flow", "returns_1", "direction", "regimes"} <= prefixes
     for number, (first, second) in enumerate(pairs):
         copy = Path(shutil.copytree(saved, tmp_path / str(number)))
 
@@ -372,9 +388,11 @@ def test_swapped_tensors_are_found_though_the_hashes_are_right(saved, tmp_path):
     [
         "state_flow.levels.0.nets.net.1.weight",
         "state_flow.tails.log_excess",
-        "return_flow.location",
-        "return_flow.tails.log_excess",
-        "return_flow.net.1.bias",
+        "returns_1.location",
+        "returns_1.log_excess",
+        "returns_1.knots",
+        "returns_1.net.layers.2.bias",
+        "returns_1.net.line.weight",
         "direction.coefficients",
         "direction.covariance",
         "regimes.means",
@@ -399,7 +417,64 @@ def test_scores_for_another_number_of_probes_are_found(folder):
         tensors["probe.scores"] = tensors["probe.scores"][:-1].clone()
 
     rewrite(folder, change_tensors=cut)
-    refused(folder, r"scores of shape \(19, 5\) for \(20, 5\) probe states")
+    refused(folder, r"scores of shape \(19, 3\) for \(20, 3\) probe states")
+
+
+def test_quantiles_for_another_number_of_contexts_or_horizons_are_found(saved, tmp_path):
+    def fewer(tensors):
+        tensors["probe.quantiles"] = tensors["probe.quantiles"][:-1].clone()
+
+    def more(tensors):
+        tensors["probe.quantiles"] = tensors["probe.quantiles"].repeat(1, 2)
+
+    for number, change in enumerate((fewer, more)):
+        copy = Path(shutil.copytree(saved, tmp_path / str(number)))
+        rewrite(copy, change_tensors=change)
+        refused(copy, r"quantiles of shape \(.*\) for \(\d+, 2\) probe states")
+
+
+def test_probe_quantiles_are_those_of_the_flow_in_both_tails(saved):
+    tensors, artifact = load_file(saved / "model.safetensors"), small_artifact()
+    flow, contexts = artifact.returns.flows[1], tensors["probe.contexts"]
+    for column, level in enumerate((0.01, 0.99)):
+        z = torch.full((len(contexts), 1), norm.ppf(level), dtype=torch.float64)
+        expected = flow.inverse(z, contexts)[0][:, 0]
+        np.testing.assert_allclose(tensors["probe.quantiles"][:, column], expected, rtol=1e-9)
+
+
+def test_a_model_of_several_horizons_comes_back(tmp_path):
+    model, bars = model_of_two_horizons(), unseen_bars(100)
+    save_artifact(model, tmp_path / "model")
+    loaded = load_artifact(tmp_path / "model")
+    assert loaded.returns.horizons == (1, 5)
+    assert fingerprint(loaded) == fingerprint(model)
+    assert len(load_file(tmp_path / "model" / "model.safetensors")["probe.quantiles"].T) == 4
+    for horizon in (1, 5):
+        mine, theirs = (Scorer(own, horizon=horizon).score(bars) for own in (model, loaded))
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert (
+        set(manifest["returns"]["flows"]) == set(manifest["tail_index"]["returns"]) == {"1", "5"}
+    )
+
+
+def test_horizons_that_change_places_are_found_though_the_hashes_are_right(tmp_path):
+    save_artifact(model_of_two_horizons(), tmp_path / "model")
+
+    def swap(tensors):
+        for name in [name for name in tensors if name.startswith("returns_1.")]:
+            other = name.replace("returns_1.", "returns_5.")
+            tensors[name], tensors[other] = tensors[other], tensors[name]
+
+    rewrite(tmp_path / "model", change_tensors=swap)
+    refused(tmp_path / "model", "the quantiles of the probe states")
+
+
+def test_a_model_that_knows_funding_comes_back(tmp_path):
+    save_artifact(model_of_funding(), tmp_path / "model")
+    loaded = load_artifact(tmp_path / "model")
+    assert loaded.returns.spec.columns[-1] == "funding_rate"
+    assert fingerprint(loaded) == fingerprint(model_of_funding())
 
 
 def test_parts_for_another_number_of_features_do_not_make_an_artifact():
@@ -408,6 +483,14 @@ def test_parts_for_another_number_of_features_do_not_make_an_artifact():
         ArtifactError, match=r"for the 16 features of the spec, found {'probe': 3}"
     ):
         replace(artifact, probe=artifact.probe[:, :3])
+
+
+def test_parts_of_returns_that_do_not_belong_together_do_not_make_an_artifact():
+    artifact = small_artifact()
+    with pytest.raises(ArtifactError, match=r"expected probe contexts of 22 numbers, found 16"):
+        replace(artifact, return_probe=artifact.probe)
+    with pytest.raises(ArtifactError, match=r"bars of 86400 seconds, as recorded, found 3600"):
+        replace(artifact, returns=replace(artifact.returns, bar_seconds=3600.0))
 
 
 @pytest.mark.parametrize("until", ["2000-01-01", "1990-01-01T00:00Z"])
@@ -621,6 +704,24 @@ def moved_by_one_bit(artifact, name):
     return replace(artifact, state_flow=flow)
 
 
+def of_returns(artifact, **changes):
+    return replace(artifact, returns=replace(artifact.returns, **changes))
+
+
+def changes_of_returns(returns):
+    """Each number of the scaler's and each parameter of the flow moved by one bit, and specs."""
+    up = np.nextafter(returns.scaler.centre[3], np.inf)
+    centre = (*returns.scaler.centre[:3], up, *returns.scaler.centre[4:])
+    yield {"scaler": replace(returns.scaler, centre=centre)}
+    yield {"spec": replace(returns.spec, window=119)}
+    yield {"spec": replace(returns.spec, variance_margin=0.003)}
+    for name, _ in returns.flows[1].named_parameters():
+        flow = deepcopy(returns.flows[1])
+        flat = dict(flow.named_parameters())[name].view(-1)
+        flat[0] = torch.nextafter(flat[0], flat.new_tensor(torch.inf))
+        yield {"flows": {1: flow}}
+
+
 def test_whatever_differs_in_a_model_its_fingerprint_differs():
     artifact = small_artifact()
     direction, scaler, record = artifact.direction, artifact.scaler, artifact.training
@@ -634,6 +735,9 @@ def test_whatever_differs_in_a_model_its_fingerprint_differs():
         replace(artifact, training=replace(record, seed=1)),
         replace(artifact, training=replace(record, parent="0" * 64)),
         replace(artifact, training=replace(record, metrics={**record.metrics, "a": 1.0})),
+        replace(artifact, return_probe=artifact.return_probe[1:]),
+        replace(artifact, returns=model_of_two_horizons().returns),
+        *(of_returns(artifact, **change) for change in changes_of_returns(artifact.returns)),
         *(moved_by_one_bit(artifact, name) for name, _ in artifact.state_flow.named_parameters()),
     ]
     assert len({fingerprint(other) for other in [artifact, *others]}) == len(others) + 1
@@ -645,3 +749,18 @@ def test_a_fingerprint_does_not_hang_on_what_a_machine_works_out_anew(monkeypatc
     monkeypatch.setattr(TailLayer, "index", property(lambda self: self.log_excess))
     monkeypatch.setattr(LikelihoodFilter, "low", 0.0)
     assert fingerprint(artifact) == expected
+
+
+def test_a_setting_of_the_return_flow_that_falls_back_on_its_default_is_found(tmp_path):
+    artifact, flow = small_artifact(), UnivariateFlow(22, 8).double().requires_grad_(False)
+    returns = replace(artifact.returns, flows={1: flow})
+    save_artifact(replace(artifact, returns=returns), tmp_path / "model")
+    load_artifact(tmp_path / "model")
+    rewrite(tmp_path / "model", lambda m: m["returns"]["flows"]["1"].pop("num_members"))
+    refused(tmp_path / "model", "settings of returns_1 are")
+
+
+def test_a_state_flow_without_tails_has_no_tail_index():
+    flow = make_flow("glow", 16, num_levels=1, num_steps=1, hidden_dim=4, tails=False).double()
+    manifest = manifest_of(replace(small_artifact(), state_flow=flow))
+    assert set(manifest["tail_index"]) == {"returns"}

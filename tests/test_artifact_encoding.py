@@ -91,4 +91,11 @@ def test_an_artifact_that_has_scored_can_be_sent_to_another_process():
     reading = artifact.read(artifact.probe)
     again = pickle.loads(pickle.dumps(artifact)).read(artifact.probe)  # noqa: S301
     np.testing.assert_array_equal(again.log_prob, reading.log_prob)
-    np.testing.assert_array_equal(again.spread, reading.spread)
+    np.testing.assert_array_equal(again.latents, reading.latents)
+
+
+def test_a_return_model_that_has_forecast_can_be_sent_to_another_process():
+    model, contexts = small_artifact().returns, small_artifact().return_probe
+    quantile = model.fused(1).distribution(contexts).quantile(0.01)
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301
+    np.testing.assert_array_equal(again.fused(1).distribution(contexts).quantile(0.01), quantile)
