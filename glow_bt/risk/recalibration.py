@@ -123,13 +123,13 @@ class Recalibration:
             )
         values, trail = z.tolist(), np.empty((len(z) + 1, len(self.levels)))
         for k, (p, w) in enumerate(zip(self.levels, self._normal, strict=True)):
-            q, out, back = w + self.offsets[k], self.step * (p - 1), self.step * p
-            column = [q]
+            # The offset is what is summed up, so that going on from a state loses no bit.
+            offset, out, back = self.offsets[k], self.step * (p - 1), self.step * p
+            column = [offset]
             for value in values:
-                q += out if value < q else back
-                column.append(q)
+                offset += out if value < w + offset else back
+                column.append(offset)
             trail[:, k] = column
-        trail -= self._normal
         return trail, replace(self, offsets=tuple(trail[-1].tolist()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from arch.data import sp500
 
-from glow_bt.features import DEFAULT_SPEC, FeatureStream, compute_features, volatility_array
+from glow_bt.features import (
+    DEFAULT_SPEC,
+    ContextSpec,
+    FeatureStream,
+    compute_features,
+    context_rows,
+    volatility_array,
+)
 
 COUNT = 400
 # The first bar with a state, bars in the middle, and the last that has a future.
@@ -69,9 +76,25 @@ def volatility(bars):
     return pd.DataFrame({"volatility": volatility_array(bars["close"].to_numpy())}, bars.index)
 
 
+def context(bars):
+    """Contexts and volatility, with a calendar; NaN where no bar has a full window."""
+    spec = ContextSpec(window=60, calendar=True)
+    table = np.full((len(bars), len(spec.names) + 1), np.nan)
+    if len(bars) >= spec.min_bars:
+        stamps_ns = bars.index.as_unit("ns").asi8
+        rows = context_rows(bars.to_numpy(), stamps_ns, 86_400.0, spec)
+        table[spec.min_bars - 1 :] = np.column_stack([rows.values, rows.volatility])
+    return pd.DataFrame(table, bars.index, [*spec.names, "volatility"])
+
+
 @pytest.mark.parametrize("compute", [compute_features, streamed, volatility])
 def test_features_see_no_later_bar(compute, bars):
     assert_no_lookahead(compute, bars)
+
+
+def test_contexts_see_no_later_bar(bars):
+    # A product of fewer rows may round otherwise.
+    assert_no_lookahead(context, bars, rounding=1e-12)
 
 
 def peek_at_the_next_close(bars):
