@@ -14,6 +14,9 @@ from glow_bt.training.paths import fit_paths
 from tests.models import small_artifact, small_config, sp500_bars
 from tests.path_models import known_model
 
+# What of a distribution has a value a row.
+SHAPES = ("scale", "left", "right")
+
 
 @functools.cache
 def fitted():
@@ -30,9 +33,6 @@ def test_returns_of_a_constant_scale_have_the_law_of_the_flow():
     uniform = repeated.cdf(paths.returns.ravel())
     assert stats.kstest(uniform, "uniform").pvalue > 0.01
     assert stats.kstest(repeated.cdf(1.05 * paths.returns.ravel()), "uniform").pvalue < 0.05
-
-
-SHAPES = ("scale", "left", "right")
 
 
 def test_variance_returns_to_what_the_floor_says():
@@ -99,12 +99,9 @@ def test_a_regime_gives_its_own_starts_and_paths_of_its_volatility():
     spread = {}
     for regime in (0, 1):
         windows = regime_windows(history, wild, regime, fitted().window)
-        model = known_model(1e-9, window=120)
-        # The flow moves nothing, so the next volatility tells which windows were drawn.
         paths = fitted().simulate(300, 5, start=windows, seed=7)
+        assert np.isfinite(paths.returns).all()
         spread[regime] = paths.returns.std()
-        drawn = model.simulate(50, 1, start=windows, seed=7)
-        assert np.isfinite(drawn.returns).all()
     assert spread[1] > 1.3 * spread[0]
 
 

@@ -72,7 +72,8 @@ ones and the kurtosis is 1.6 for 7.2; the GARCH has more statistics inside their
 not the leverage effect, of which the flow has half at lag 1 and less later. On BTC both fail. The
 flow's paths have too many extremes (tail indices of 1.5 for 2.2 to 2.4; Hill's index of the last
 3,000 fitted bars is 1.8), so a few draws rule their deviation, kurtosis and autocorrelations of
-r^2; the 5 and 95 % quantiles and the clusters of |r| are right, which they are not in the GARCH.
+r^2; the 5 and 95 % quantiles, which are half the real ones in the GARCH, and the clusters of |r|
+are right.
 The limit of the volatility is at work in most BTC paths and in a third of the S&P 500's: there it
 is a part of the model, not a mere guard. Paths that start from a held-out state are as large as
 what followed it, in mean |r| to 10 % in every state and market; in deviation on the indices to
@@ -81,8 +82,8 @@ what followed it, in mean |r| to 10 % in every state and market; in deviation on
 **Settings.** Nothing was chosen on the rest. The window and half-lives are the defaults of
 `ContextSpec`; the floor of the volatility is chosen by the likelihood of left-out blocks of the
 fitted bars among {", ".join(f"{floor:g}" for floor in VOLATILITY_FLOORS)} standard deviations.
-That a floor is needed was seen on the fitted bars of the S&P 500 alone: without one, half of
-200 paths of 2,012 days ended (last quarter) below 0.26 of the fitted deviation and one at 212
+That a floor is needed was seen on fitted bars alone: without one, half of 200 S&P 500
+paths of 2,012 days ended (last quarter) below 0.26 of the fitted deviation and one at 212
 times it. The limit is twice the
 largest volatility of the fitted bars, set before any of these numbers was seen."""
 
@@ -223,8 +224,8 @@ def section(name: str, outcome: Outcome) -> str:
             summary_table(outcome.reports),
             statistic_table(outcome.reports),
             f"Conditional on a state: standard deviation and mean of |r| of the {AHEAD} returns "
-            f"that follow held-out bars of each third of {VOLATILITY_BARS}-bar volatility (thirds of the "
-            "fitted bars), and of the flow's paths that start there.",
+            f"that follow held-out bars of each third of {VOLATILITY_BARS}-bar volatility (thirds "
+            "of the fitted bars), and of the flow's paths that start there.",
             state_table(outcome.states),
         ]
     )
