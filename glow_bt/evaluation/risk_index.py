@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation.risk_study import FLOW_NAMES
-from glow_bt.evaluation.risk_summary import cells_passed, display_name, p_value
+from glow_bt.evaluation.risk_summary import cells_passed, display_name, lowest, p_value
 
 __all__ = ["risk_tables"]
 
@@ -59,10 +59,7 @@ def _rows(report: Mapping[str, Any]) -> list[str]:
     """Return a row a model, figures in % and losses in basis points of log return."""
     models = report["models"]
     figures = {name: _figures(model) for name, model in models.items()}
-    best = [
-        min((own[i] for own in figures.values() if own[i] is not None), default=None)
-        for i in range(len(_LEVELS) + 2)
-    ]
+    best = [lowest([own[i] for own in figures.values()]) for i in range(len(_LEVELS) + 2)]
     rows = []
     for name, model in models.items():
         own = [_bold(value, low) for value, low in zip(figures[name], best, strict=True)]
@@ -128,8 +125,8 @@ def _tail(level: str) -> str:
     return f"{100 * p:g} %" if p < 0.5 else f"upper {100 * (1 - p):.3g} %"
 
 
-def _bold(value: float | None, lowest: float | None) -> str:
+def _bold(value: float | None, best: float | None) -> str:
     if value is None:
         return "-"
     text = f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-    return f"**{text}**" if value == lowest else text
+    return f"**{text}**" if value == best else text

@@ -29,7 +29,10 @@ MIN_INDEX = 1.2
 # How far a context moves the log-scale, and the log of the excess of an index over its minimum.
 LOG_SCALE_BOUND = 1.5
 LOG_INDEX_BOUND = 0.5
-_START_INDEX = 4.0
+# A few hundred rows say next to nothing of a tail, and calm ones the wrong thing. Returns over
+# volatility have indices around 4 on most markets, which counts as much as so many rows.
+_USUAL_INDEX = 4.0
+_USUAL_ROWS = 500
 
 
 class UnivariateFlow(IncreasingFlow):
@@ -79,7 +82,7 @@ class UnivariateFlow(IncreasingFlow):
         }
         self.location = nn.Parameter(torch.zeros(num_members, 1))
         self.log_scale = nn.Parameter(torch.zeros(num_members, 1))
-        start = math.log(_START_INDEX - MIN_INDEX)
+        start = math.log(_USUAL_INDEX - MIN_INDEX)
         self.log_excess = nn.Parameter(torch.full((num_members, 2), start))
         self.knots = nn.Parameter(torch.zeros(num_members, NUM_KNOT_PARAMETERS))
         self.net = MemberNets(num_members, context_features, hidden_dim, 3)
@@ -138,7 +141,8 @@ class UnivariateFlow(IncreasingFlow):
     def initialize(self, y: Tensor) -> None:
         """Set location, scale and tail indices of every member from data y (N, 1).
 
-        The most likely ones of the tail step by itself, see `glow_bt.flows.tail_fit`.
+        The most likely ones of the tail step by itself, see `glow_bt.flows.tail_fit`; with N rows
+        the logarithms of the indices' excess then go 500 / (N + 500) of the way to that of 4.
 
         Raises:
             FlowError: if y has values that are not finite, or half of them equal.
@@ -156,7 +160,13 @@ class UnivariateFlow(IncreasingFlow):
         self.location.copy_(
             (margins.location * (-margins.log_scale).exp()).expand_as(self.location)
         )
-        self.log_excess.copy_(margins.log_excess[:, 0].expand_as(self.log_excess))
+        usual = math.log(_USUAL_INDEX - MIN_INDEX)
+        share = _USUAL_ROWS / (len(y) + _USUAL_ROWS)
+        self.log_excess.copy_(
+            torch.lerp(
+                margins.log_excess[:, 0], torch.full_like(margins.log_excess[:, 0], usual), share
+            ).expand_as(self.log_excess)
+        )
 
     @torch.no_grad()
     def scale(self, context: Context | None = None) -> PerRow:

@@ -14,8 +14,9 @@ returns do, over T bars the share of violations differs from p_k by
     |q_k at the start - q_k at the end| / (step * T)
 
 exactly. Between the levels the map from normal quantiles w to q is a straight line, beyond them
-it moves as much as at the last one; so quantiles at any level, shortfall, probability and density
-come from one distribution. Where two q_k come closer than a quarter of what lies between the w_k,
+it goes on in proportion (q/w as at the last level, right for a scale that is wrong) to w = 4 and
+then in parallel; so quantiles at any level, shortfall, probability and density come from one
+distribution. Where two q_k come closer than a quarter of what lies between the w_k,
 that distribution spreads them (`Recalibrated`), so that its quantiles never cross; what is
 followed stays as it is.
 """
@@ -45,6 +46,9 @@ _STEP = 0.01
 _LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
 # Neighbouring quantiles keep this share of the distance that normal ones have.
 _LEAST_SLOPE = 0.25
+# A scale that is wrong moves quantiles in proportion; out to here that is carried on beyond the
+# outermost levels. Further out the tails stay as heavy as they are, so that means stay finite.
+_REACH = 4.0
 _BLOCK_ROWS = 2048
 
 
@@ -188,6 +192,7 @@ class Recalibrated:
         loose[:, middle:] = np.maximum.accumulate(loose[:, middle:], axis=1)
         loose[:, middle::-1] = np.minimum.accumulate(loose[:, middle::-1], axis=1)
         self.knots: Floats = loose + least
+        self._continue_outwards()
 
     def rows(self, rows: slice) -> Recalibrated:
         """Return some of the distributions."""
@@ -235,6 +240,17 @@ class Recalibrated:
         w, slope = (values[:, 0] for values in self._normal_of(z[:, None]))
         changed: Floats = 0.5 * (z * z - w * w) - np.log(slope)
         return self.distribution.log_prob(returns) + changed
+
+    def _continue_outwards(self) -> None:
+        """Add a knot at either end, in proportion to the outermost level."""
+        for side, last in ((-1.0, 0), (1.0, -1)):
+            w, q = float(self.normal[last]), self.knots[:, last]
+            if not 0 < side * w < _REACH:
+                continue
+            outer = q + np.maximum(q / w, _LEAST_SLOPE) * (side * _REACH - w)
+            at = 0 if last == 0 else len(self.normal)
+            self.normal = np.insert(self.normal, at, side * _REACH)
+            self.knots = np.insert(self.knots, at, outer, axis=1)
 
     def _shortfall(self, p: float) -> Floats:
         count = len(self.knots)

@@ -181,23 +181,23 @@ def test_at_its_levels_a_quantile_is_the_one_followed():
 
 
 def test_a_scale_of_its_own_is_a_scaling():
-    """Offsets of (s - 1) w_k make N(0, 1) into N(0, s^2) between the outermost levels."""
+    """Offsets of (s - 1) w_k make N(0, 1) into N(0, s^2), up to 4 deviations."""
     same = corrected(Normals(np.ones(1)), [0.5 * NORMAL])
-    for p in np.linspace(0.01, 0.99, 45):
+    for p in (4e-5, 0.001, *np.linspace(0.01, 0.99, 45), 0.9999):
         assert same.quantile(p)[0] == pytest.approx(1.5 * norm.ppf(p), abs=1e-12)
-    y = np.linspace(-3.4, 3.4, 30)
+    assert same.quantile(norm.cdf(-5))[0] == pytest.approx(-1.5 * 4 - 1)
+    y = np.linspace(-5.9, 5.9, 30)
     wide = corrected(Normals(np.ones(30)), np.tile(0.5 * NORMAL, (30, 1)))
     np.testing.assert_allclose(wide.cdf(y), norm.cdf(y, scale=1.5), rtol=1e-12)
     np.testing.assert_allclose(wide.log_prob(y), norm.logpdf(y, scale=1.5), rtol=1e-12)
 
 
-def test_one_shift_for_all_levels_is_a_shift_of_the_latent():
+def test_one_shift_for_all_levels_is_a_shift_of_the_latent_between_them():
     shifted = corrected(Normals(np.ones(1)), np.full((1, 11), 0.3))
-    for p in ASKED:
+    for p in np.linspace(0.01, 0.99, 45):
         assert shifted.quantile(p)[0] == pytest.approx(norm.ppf(p) + 0.3)
-        sign, share = (1, 1 - p) if p > 0.5 else (-1, p)
-        mean = 0.3 + sign * norm.pdf(norm.ppf(share)) / share
-        assert shifted.shortfall(p)[0] == pytest.approx(mean, rel=1e-9)
+    for p, last in ((0.001, NORMAL[0]), (0.9999, NORMAL[-1])):
+        assert shifted.quantile(p)[0] == pytest.approx(norm.ppf(p) * (last + 0.3) / last)
 
 
 @given(OFFSETS)
@@ -205,7 +205,7 @@ def test_quantiles_never_cross(offsets):
     own = one(offsets)
     quantiles = np.array([own.quantile(p)[0] for p in np.linspace(0.001, 0.999, 333)])
     assert (np.diff(quantiles) > 0).all()
-    assert (np.diff(own.knots) >= 0.25 * np.diff(NORMAL) - 1e-12).all()
+    assert (np.diff(own.knots) >= 0.25 * np.diff(own.normal) - 1e-12).all()
 
 
 @given(OFFSETS)
@@ -221,7 +221,8 @@ def test_the_middle_stays_where_it_is_and_ascending_offsets_all_do():
     own = corrected(Normals(np.ones(1)), crossing)
     assert own.quantile(0.5)[0] == pytest.approx(0.1)
     fine = offsets_of(20, 0.02)
-    np.testing.assert_allclose(corrected(many(20), fine).knots, NORMAL + fine, rtol=1e-14)
+    inner = corrected(many(20), fine).knots[:, 1:-1]
+    np.testing.assert_allclose(inner, NORMAL + fine, rtol=1e-14)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=11, max_size=11), st.integers(-8, 3))
@@ -236,8 +237,8 @@ def test_every_figure_is_finite_for_any_scale_and_heavy_tails(offsets, size):
 
 def moved(own, w):
     """Return the latent that the normal quantile w stands for, of one row."""
-    beyond = w - np.clip(w, NORMAL[0], NORMAL[-1])
-    return np.interp(w, NORMAL, own.knots[0]) + beyond
+    beyond = w - np.clip(w, own.normal[0], own.normal[-1])
+    return np.interp(w, own.normal, own.knots[0]) + beyond
 
 
 @pytest.mark.parametrize(("left", "right"), INDICES)
@@ -250,7 +251,7 @@ def test_shortfall_is_the_mean_of_the_quantiles_beyond(left, right, seed):
     for p in (0.004, 0.03, 0.3, 0.6, 0.99, 1 - 1e-6):
         sign = 1 if p > 0.5 else -1
         start = abs(norm.ppf(p))
-        inner = [sign * kink for kink in (*kinks, *NORMAL) if sign * kink > start]
+        inner = [sign * kink for kink in (*kinks, *own.normal) if sign * kink > start]
         borders = sorted({start, *inner, *(start + np.array([1, 2, 4, 8, 14, 22, 32]))})
 
         def integrand(w, sign=sign):
@@ -269,7 +270,7 @@ def test_shortfall_is_the_mean_of_the_quantiles_beyond(left, right, seed):
 def test_the_density_integrates_to_1_and_is_the_slope_of_the_cdf(seed):
     offsets = offsets_of(1, 0.2, seed)[0]
     own = one(offsets, 2.0, 4.0, 1.0)
-    edges = np.array([own.quantile(p)[0] for p in LEVELS])
+    edges = np.array([own.quantile(p)[0] for p in norm.cdf(own.normal)])
     mass = [math.exp(own.log_prob(np.array([y]))[0]) for y in edges]
     assert np.isfinite(mass).all()
     total = 0.0
@@ -291,7 +292,7 @@ def repeated(own, count):
     """Return the distribution of one row as many."""
     inner = own.distribution
     tiled = [np.repeat(getattr(inner, name), count) for name in ("scale", "left", "right")]
-    offsets = np.repeat(own.knots - NORMAL, count, axis=0)
+    offsets = np.repeat(own.knots[:, 1:-1] - NORMAL, count, axis=0)
     return corrected(SkewedTails(*tiled, inner.location, inner.spline), offsets)
 
 
@@ -322,11 +323,18 @@ def test_none_at_all_give_no_figures():
     assert none.cdf(np.empty(0)).shape == none.log_prob(np.empty(0)).shape == (0,)
 
 
-def test_one_level_alone_is_a_shift():
+def test_one_level_alone_is_a_shift_inwards_and_a_scaling_outwards():
     own = Recalibrated(Normals(np.ones(2)), np.array([[0.5], [-0.2]]), (0.05,))
-    np.testing.assert_allclose(own.quantile(0.3), norm.ppf(0.3) + np.array([0.5, -0.2]))
-    mean = -norm.pdf(norm.ppf(0.3)) / 0.3
-    np.testing.assert_allclose(own.shortfall(0.3), mean + np.array([0.5, -0.2]), rtol=1e-10)
+    shifts, w = np.array([0.5, -0.2]), norm.ppf(0.05)
+    np.testing.assert_allclose(own.quantile(0.3), norm.ppf(0.3) + shifts)
+    np.testing.assert_allclose(own.quantile(0.01), norm.ppf(0.01) * (w + shifts) / w)
+
+
+def test_the_mean_beyond_a_level_scales_with_a_wrong_scale():
+    """The forecasts are half as wide as the returns: the shortfall is mended with the VaR."""
+    own = corrected(Normals(np.ones(1)), [NORMAL])
+    for p in (0.01, 0.025, 0.05):
+        assert own.shortfall(p)[0] == pytest.approx(-2 * norm.pdf(norm.ppf(p)) / p, rel=1e-3)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, -0.1, 2.0, math.nan])
