@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from glow_bt.artifact import fingerprint, load_artifact, save_artifact
 from glow_bt.artifact.manifest import tensors_of
 from glow_bt.errors import ArtifactError, ConfigError, DataError, LookAheadError, TooFewBarsError
-from glow_bt.features import DEFAULT_SPEC, compute_features, volatility_array
+from glow_bt.features import context_rows
 from glow_bt.flows import GaussianMixturePrior
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.ohlcv import bars_sha256
@@ -29,10 +29,11 @@ from tests.models import (
     sp500_bars,
     unseen_bars,
 )
+from tests.scoring.samples import model_of_two_horizons
 
-WINDOW = DEFAULT_SPEC.min_bars
-NEW = 400
-# Of 400 new states 62 are purged, and 68 of the other 338 are held out.
+WINDOW = 121
+NEW = 459
+# Of 459 new states 121 are purged, and 68 of the other 338 are held out.
 LEARNT, HELD_OUT = 270, 68
 QUICK = {"max_steps": 60, "learning_rate": 5e-3}
 
@@ -50,7 +51,9 @@ def with_long_wicks(bars, first, last=None):
 
 
 def flow_tensors(artifact):
-    return {n: t for n, t in tensors_of(artifact).items() if "_flow." in n}
+    return {
+        n: t for n, t in tensors_of(artifact).items() if n.startswith(("state_flow.", "returns_"))
+    }
 
 
 def same_flows(a, b):
@@ -103,22 +106,52 @@ def test_the_likelihoods_of_states_are_those_of_held_out_scores(adaptation, drif
         assert -scaled.mean() == pytest.approx(nll, rel=1e-9)
 
 
+def return_nll(artifact, bars, horizon=1):
+    """Mean NLL of the held-out returns, by the module."""
+    stamps, array = bars.index.as_unit("ns").asi8, bars.to_numpy()
+    rows = context_rows(array, stamps, 86_400.0, artifact.returns.spec)
+    unit = rows.volatility[-HELD_OUT:-horizon] * np.sqrt(horizon)
+    log_close = np.log(bars["close"].to_numpy())[-HELD_OUT:]
+    log_return = log_close[horizon:] - log_close[:-horizon]
+    log_prob = artifact.returns.flows[horizon].log_prob(
+        torch.from_numpy(log_return / unit)[:, None],
+        torch.from_numpy(artifact.returns.scaler.transform(rows.values)[-HELD_OUT:-horizon]),
+    )
+    return -(log_prob.numpy() - np.log(unit)).mean()
+
+
 def test_the_likelihoods_of_returns_are_in_units_of_log_returns(adaptation, drifted):
-    close = drifted["close"].to_numpy()
-    log_return = np.diff(np.log(close))[-HELD_OUT + 1 :]
     returns = adaptation.flows["return"]
     for artifact, nll in (
         (small_artifact(), returns.nll_before),
         (adaptation.artifact, returns.nll_after),
     ):
-        volatility = volatility_array(close, artifact.spec)[-HELD_OUT:-1]
-        features = compute_features(drifted, artifact.spec).to_numpy()[-HELD_OUT:-1]
-        log_prob = artifact.return_flow.log_prob(
-            torch.from_numpy(log_return / volatility)[:, None],
-            torch.from_numpy(artifact.scaler.transform(features)),
-        )
-        expected = -(log_prob.numpy() - np.log(volatility)).mean()
-        assert nll == pytest.approx(expected, rel=1e-9)
+        assert nll == pytest.approx(return_nll(artifact, drifted), rel=1e-9)
+
+
+def test_every_horizon_goes_on_by_itself(drifted):
+    parent = model_of_two_horizons()
+    adaptation = adapt(parent, drifted, **QUICK)
+    assert list(adaptation.flows) == ["state", "return", "return_5"]
+    for horizon, name in ((1, "return"), (5, "return_5")):
+        flow, child = adaptation.flows[name], adaptation.artifact
+        assert flow.nll_before == pytest.approx(return_nll(parent, drifted, horizon), rel=1e-9)
+        assert flow.kept == (child.returns.flows[horizon] is not parent.returns.flows[horizon])
+        kept = flow.nll_after if flow.kept else flow.nll_before
+        assert kept == pytest.approx(return_nll(child, drifted, horizon), rel=1e-9)
+        assert child.training.metrics[f"{name}_kept"] == flow.kept
+
+
+@pytest.mark.parametrize("kept", [1, 5])
+def test_one_horizon_may_be_kept_without_the_other(kept, monkeypatch):
+    after = {1: [0.9, 1.1], 5: [1.1, 0.9]}[kept]
+    decide(monkeypatch, 1.0, 1.1, 1.0, after[0], 1.0, after[1])
+    parent = model_of_two_horizons()
+    child = adapt(parent, unseen_bars(NEW), max_steps=5).artifact
+    for horizon in (1, 5):
+        same = child.returns.flows[horizon] is parent.returns.flows[horizon]
+        assert same == (horizon != kept)
+    assert child.state_flow is parent.state_flow
 
 
 def test_what_follows_a_new_state_flow_and_what_stays(adaptation, drifted):
@@ -126,8 +159,10 @@ def test_what_follows_a_new_state_flow_and_what_stays(adaptation, drifted):
     scores = Scorer(child, allow_training_bars=True).score(drifted).iloc[-HELD_OUT:]
     expected = LikelihoodFilter.fit(scores["log_prob"].to_numpy(), 0.05)
     np.testing.assert_allclose(child.likelihood.quantiles, expected.quantiles, rtol=1e-12)
-    for part in ("spec", "scaler", "direction", "regimes"):
+    for part in ("spec", "scaler", "direction", "regimes", "return_probe"):
         assert getattr(child, part) is getattr(parent, part)
+    for part in ("spec", "scaler"):
+        assert getattr(child.returns, part) is getattr(parent.returns, part)
     latents = [
         Scorer(model, allow_training_bars=True).latents(drifted).to_numpy()[-HELD_OUT:]
         for model in (parent, child)
@@ -207,11 +242,15 @@ def test_each_flow_is_kept_if_it_is_not_worse(nlls, kept, monkeypatch):
     assert [name for name, flow in adaptation.flows.items() if flow.kept] == kept
     assert adaptation.kept == (child is not parent) == bool(kept)
     assert (child.state_flow is parent.state_flow) == ("state" not in kept)
-    assert (child.return_flow is parent.return_flow) == ("return" not in kept)
+    assert (child.returns.flows[1] is parent.returns.flows[1]) == ("return" not in kept)
     assert (child.likelihood is parent.likelihood) == ("state" not in kept)
     assert (adaptation.latent_shift == 0.0) == ("state" not in kept)
-    for name in {"state", "return"} - set(kept):
-        assert child.training.history[name] == parent.training.history[name]
+    history = child.training.history
+    assert ("return" in history) == ("return" in kept)
+    if "state" not in kept:
+        assert history["state"] == parent.training.history["state"]
+    for member in ("return_1_1", "return_1_2"):
+        assert history[member] == parent.training.history[member]
 
 
 def watched(bars, **options):
@@ -280,7 +319,7 @@ def test_the_step_budget_is_never_exceeded(max_steps, taken):
 
 
 def test_a_budget_below_one_pass_goes_to_the_latest_rows(all_kept):
-    """Two steps are 128 states; with their windows they reach back to 189 bars."""
+    """Two steps are 128 states; with their windows they reach back to 248 bars."""
     bars = unseen_bars(NEW)
     first = WINDOW - 1 + LEARNT - 128 - (WINDOW - 1)
     results = []
@@ -350,7 +389,7 @@ def test_parent_and_child_follow_one_another_in_a_schedule(adaptation):
 def test_every_family_goes_on(family, tmp_path, all_kept):
     config = small_config(flow=family, max_epochs=1, num_levels=None, num_steps=None)
     parent = train(sp500_bars(0, SMALL_BARS), config)
-    bars = unseen_bars(320)
+    bars = unseen_bars(380)
     child = adapt(parent, bars, max_steps=4).artifact
     assert not same_flows(child, parent)
     assert {n: t.dtype for n, t in flow_tensors(child).items()} == {
@@ -359,7 +398,7 @@ def test_every_family_goes_on(family, tmp_path, all_kept):
     save_artifact(child, tmp_path / "model")
     loaded = load_artifact(tmp_path / "model")
     assert loaded.training.parent == fingerprint(parent)
-    again = adapt(load_artifact(tmp_path / "model"), unseen_bars(640), max_steps=1)
+    again = adapt(load_artifact(tmp_path / "model"), unseen_bars(760), max_steps=1)
     assert again.artifact.training.parent == fingerprint(child)
 
 
@@ -390,9 +429,9 @@ def test_regimes_of_a_mixture_base_follow_it_and_keep_their_numbers(all_kept):
 
 
 def test_batch_norm_meets_no_single_row(all_kept):
-    """383 new bars leave 257 rows to learn from: 4 batches of 64, and 1 row."""
+    """442 new bars leave 257 rows to learn from: 4 batches of 64, and 1 row."""
     parent = train(sp500_bars(0, SMALL_BARS), small_config(norm="batchnorm", max_epochs=1))
-    adaptation = adapt(parent, unseen_bars(383), max_steps=8)
+    adaptation = adapt(parent, unseen_bars(442), max_steps=8)
     assert adaptation.flows["state"].num_steps == 8
 
 
@@ -414,13 +453,26 @@ def test_so_many_new_bars_as_the_error_says_suffice(held_out):
     assert needed_bars(unseen_bars(needed - 1), **options) == needed
 
 
-def test_by_default_315_new_bars_suffice_and_a_missing_warm_up_costs_as_many_more():
-    assert needed_bars(sp500_bars(0, 600)) == 315
-    assert needed_bars(sp500_bars(0, 300)) == 315
-    assert needed_bars(sp500_bars(0, 0)) == 315 + WINDOW - 1
+def test_by_default_374_new_bars_suffice_and_a_missing_warm_up_costs_as_many_more():
+    assert needed_bars(sp500_bars(0, 600)) == 374
+    assert needed_bars(sp500_bars(0, 300)) == 374
+    assert needed_bars(sp500_bars(0, 0)) == 374 + WINDOW - 1
     alone = unseen_bars(500).iloc[WINDOW - 1 :]
-    assert needed_bars(alone.iloc[:100]) == 315 + WINDOW - 1
-    assert adapt(small_artifact(), alone.iloc[: 315 + WINDOW - 1], max_steps=1).num_bars == 376
+    assert needed_bars(alone.iloc[:100]) == 374 + WINDOW - 1
+    assert adapt(small_artifact(), alone.iloc[: 374 + WINDOW - 1], max_steps=1).num_bars == 494
+
+
+def test_longer_horizons_need_more_new_bars_and_so_many_as_the_error_says_suffice():
+    parent = model_of_two_horizons()
+    with pytest.raises(TooFewBarsError) as error:
+        adapt(parent, unseen_bars(200), max_steps=1)
+    needed = error.value.needed
+    assert needed > 374
+    assert set(adapt(parent, unseen_bars(needed), max_steps=1).flows) == {
+        *("state", "return", "return_5")
+    }
+    with pytest.raises(TooFewBarsError):
+        adapt(parent, unseen_bars(needed - 1), max_steps=1)
 
 
 def test_bars_that_break_their_contract_are_refused():

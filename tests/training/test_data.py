@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glow_bt.errors import ConfigError, TooFewBarsError
-from glow_bt.features import DEFAULT_SPEC, FeatureSpec
+from glow_bt.features import DEFAULT_SPEC, ContextSpec, FeatureSpec
 from glow_bt.training import TrainConfig
 from glow_bt.training.data import block_sizes, divide, prepare
+from glow_bt.training.returns import return_bars_needed
 from tests.models import sp500_bars
 
 specs = st.sampled_from([DEFAULT_SPEC, FeatureSpec(medium=12, long=40)])
@@ -40,13 +41,29 @@ def assert_enough(fold, config, spec):
     assert apart[0] >= 50  # forward returns that do not overlap
     assert rows[1] >= 51  # with a next return each for 50 of them
     assert apart[1] >= 5
+    assert fold.validation.stop >= return_bars_needed(ContextSpec(), config)
 
 
-@given(specs, horizons, regimes, purges, st.integers(0, 6000), st.integers(0, 200))
+@given(
+    specs,
+    horizons,
+    regimes,
+    purges,
+    st.integers(0, 6000),
+    st.integers(0, 200),
+    st.integers(1, 300),
+    st.integers(2, 300),
+)
 def test_the_bars_that_a_split_asks_for_hold_all_that_is_fitted(
-    spec, horizon, num_regimes, purge, n_bars, more
+    spec, horizon, num_regimes, purge, n_bars, more, longest, members
 ):
-    config = TrainConfig(direction_horizon=horizon, num_regimes=num_regimes, purge=purge)
+    config = TrainConfig(
+        direction_horizon=horizon,
+        num_regimes=num_regimes,
+        purge=purge,
+        return_horizons=(1, longest),
+        return_members=members,
+    )
     try:
         fold = divide(stamps(n_bars), config, spec)
     except TooFewBarsError as error:
@@ -112,8 +129,7 @@ def test_targets_stand_beside_the_states_they_follow():
     data = prepare(bars, config, DEFAULT_SPEC)
     log_close = np.log(bars["close"].to_numpy())
     row, at = 30, 30 + data.first
-    one, seven = log_close[at + 1] - log_close[at], log_close[at + 7] - log_close[at]
-    assert data.next_return[row] == pytest.approx(one / data.volatility[row])
+    seven = log_close[at + 7] - log_close[at]
     assert data.forward_return[row] == pytest.approx(seven / data.volatility[row] / np.sqrt(7))
     squares = np.diff(log_close)[at - 60 : at] ** 2
     assert data.volatility[row] == pytest.approx(np.sqrt(squares.mean()))

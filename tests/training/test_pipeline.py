@@ -11,14 +11,24 @@ from scipy.stats import multivariate_normal, norm
 from glow_bt.artifact.manifest import manifest_of, tensors_of
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ConfigError, DataError, FeatureError, TooFewBarsError
-from glow_bt.features import DEFAULT_SPEC, FeatureSpec, compute_features, volatility_array
+from glow_bt.features import (
+    DEFAULT_SPEC,
+    ContextSpec,
+    FeatureSpec,
+    compute_features,
+    context_rows,
+    volatility_array,
+)
 from glow_bt.folds import chronological_split
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.ohlcv import bars_sha256
 from glow_bt.training import TrainConfig, train
+from glow_bt.training.returns import ReturnFitter
 from tests.models import SMALL_BARS, SMALL_CONFIG, small_artifact, small_config, sp500_bars
 
 PURGE = DEFAULT_SPEC.min_bars
+CONTEXT = ContextSpec().min_bars
+HASH = {"training.data_sha256"}
 FOLD = chronological_split(SMALL_BARS, purge=PURGE, fractions=SMALL_CONFIG.fractions)
 QUICK = small_config(max_epochs=1)
 
@@ -31,6 +41,11 @@ def bars():
 @pytest.fixture(scope="module")
 def quick(bars):
     return train(bars, QUICK)
+
+
+@pytest.fixture(scope="module")
+def two(bars):
+    return train(bars, replace(QUICK, return_horizons=(1, 5)))
 
 
 def moved(bars, positions, factor=1.7):
@@ -77,33 +92,56 @@ def test_state_nll_is_that_of_normal_latents_and_the_jacobian(bars, quick, name)
     assert metrics[f"state_{name}_bits_per_dim"] == pytest.approx(nll / 16 / np.log(2), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["train", "validation", "test"])
-def test_return_nll_is_that_of_log_returns_in_their_own_units(bars, quick, name):
-    block, flow = getattr(FOLD, name), quick.return_flow
-    rows = rows_of(block)[:-1]
-    positions = rows + PURGE - 1
-    log_close = np.log(bars["close"].to_numpy())
-    returns = log_close[positions + 1] - log_close[positions]
-    assert positions.max() + 1 < block.stop
-    x = torch.from_numpy(states_of(bars, quick)[rows])
-    scale = np.exp(float(flow.log_scale) + np.tanh(flow.net(x)[:, 0].numpy()))
-    volatility = volatility_array(bars["close"].to_numpy(), quick.spec)[positions]
-    u = (returns / volatility - float(flow.location)) / scale
-    index = np.where(u < 0, *flow.tails.index.numpy()[:, 0])
-    z = np.sign(u) * np.sqrt(index * np.log1p(u**2 / index))
-    density = norm.pdf(z) * u / (1 + u**2 / index) / z / scale / volatility
-    expected = -np.log(density).mean()
-    assert quick.training.metrics[f"return_{name}_nll"] == pytest.approx(expected, rel=1e-9)
+def return_rows(bars, artifact, horizon=1):
+    """Scaled contexts, units and returns of every bar that has both, from bar 120 on."""
+    stamps, array = bars.index.as_unit("ns").asi8, bars.to_numpy()
+    rows = context_rows(array, stamps, 86_400.0, artifact.returns.spec)
+    scaler = artifact.returns.scaler
+    contexts = torch.from_numpy((rows.values - scaler.centre) / scaler.scale)[:-horizon]
+    log_close = np.log(bars["close"].to_numpy())[CONTEXT - 1 :]
+    unit = rows.volatility[:-horizon] * np.sqrt(horizon)
+    return contexts, unit, log_close[horizon:] - log_close[:-horizon]
+
+
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_return_nll_of_the_test_is_that_of_log_returns_in_their_own_units(bars, two, horizon):
+    contexts, unit, returns = return_rows(bars, two, horizon)
+    block = range(FOLD.test.start - (CONTEXT - 1), FOLD.test.stop - (CONTEXT - 1) - horizon)
+    rows = slice(block.start, block.stop)
+    y = torch.from_numpy(returns[rows] / unit[rows])[:, None]
+    z, log_det = two.returns.flows[horizon](y, contexts[rows])
+    density = norm.logpdf(z[:, 0].numpy()) + log_det.numpy() - np.log(unit[rows])
+    name = "return" if horizon == 1 else "return_5"
+    expected = -density.mean()
+    assert two.training.metrics[f"{name}_test_nll"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("block", ["train", "validation"])
+def test_return_nll_before_the_test_is_that_of_members_that_left_the_rows_out(bars, two, block):
+    """Fitted anew: to all bars before the test, whatever their block, and to the bit."""
+    known = bars.iloc[: FOLD.validation.stop]
+    stamps = known.index.as_unit("ns").asi8
+    config = replace(QUICK, return_horizons=(1, 5))
+    model, held_out = ReturnFitter(config).fit(
+        known.to_numpy(), stamps, 86_400.0, ContextSpec.of(known, 86_400.0)
+    )
+    for horizon, name in ((1, "return"), (5, "return_5")):
+        for key, tensor in model.flows[horizon].state_dict().items():
+            assert torch.equal(tensor, two.returns.flows[horizon].state_dict()[key])
+        own = getattr(FOLD, block)
+        rows = slice(max(own.start - CONTEXT + 1, 0), own.stop - CONTEXT + 1 - horizon)
+        expected = -held_out[horizon].log_prob[rows].mean()
+        found = two.training.metrics[f"{name}_{block}_nll"]
+        assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_density_of_returns_integrates_to_1(bars, quick):
-    """The same, without a formula: the density is the slope of the distribution function."""
-    x = torch.from_numpy(states_of(bars, quick)[:1])
-    grid = torch.linspace(-40, 40, 8001, dtype=torch.float64)[:, None]
-    density = quick.return_flow.log_prob(grid, x.expand(len(grid), -1)).exp().numpy()
-    cdf = quick.return_flow.cdf(grid, x.expand(len(grid), -1)).numpy()
-    np.testing.assert_allclose(density[1:-1], np.gradient(cdf, 0.01)[1:-1], atol=2e-4)
-    assert np.trapezoid(density, dx=0.01) == pytest.approx(1.0, abs=1e-2)
+    contexts, _, _ = return_rows(bars, quick)
+    grid = torch.linspace(-60, 60, 12_001, dtype=torch.float64)[:, None]
+    z, log_det = quick.returns.flows[1](grid, contexts[:1].expand(len(grid), -1))
+    density = norm.logpdf(z[:, 0].numpy()) + log_det.numpy()
+    assert np.trapezoid(np.exp(density), dx=0.01) == pytest.approx(1.0, abs=1e-3)
+    assert (np.diff(z[:, 0].numpy()) > 0).all()
 
 
 def test_gaussian_nll_is_scipys(bars, quick):
@@ -150,6 +188,7 @@ def test_the_record_says_what_was_used(bars, quick):
     assert record.metrics["state_skipped_steps"] == 0
     assert record.metrics["max_condition_number"] >= 1
     assert 16 <= len(quick.probe) <= 31
+    assert 16 <= len(quick.return_probe) <= 31
 
 
 def test_bars_after_validation_change_nothing_but_the_measurements_of_the_test(bars, quick):
@@ -176,7 +215,7 @@ def test_validation_bars_change_no_parameter_that_training_bars_set(bars, quick)
     other = train(moved(bars, slice(FOLD.validation.start, None)), QUICK)
     changed = differences(quick, other)
     set_by_training = (
-        *("scaler", "state_flow.", "return_flow.", "regimes."),
+        *("scaler", "state_flow.", "regimes."),
         *("direction.coefficients", "direction.covariance", "direction.centre"),
     )
     assert not [name for name in changed if name.startswith(set_by_training)]
@@ -188,9 +227,14 @@ def test_nothing_reaches_over_the_border_of_a_block(bars):
     config = replace(QUICK, purge=PURGE + 18)
     unseen = range(FOLD.train.stop, FOLD.train.stop + 19)
     assert unseen.stop == FOLD.train.stop + config.purge - (PURGE - 1)
-    between = [*unseen, *(FOLD.validation.stop + i for i in range(19))]
-    changed = differences(train(bars, config), train(moved(bars, between), config))
-    assert changed == {"training.data_sha256"}
+    own = train(bars, config)
+    changed = differences(own, train(moved(bars, list(unseen)), config))
+    assert all("return" in name or name == "probe.contexts" for name in changed - HASH)
+    assert {"returns_1.location"} | HASH <= changed  # which learns from every bar before the test
+    after = [FOLD.validation.stop + i for i in range(19)]
+    assert differences(own, train(moved(bars, after), config)) <= {
+        "training.metrics.return_test_nll"  # whose contexts reach back further than the purge
+    }
 
 
 def test_dates_mean_the_positions_of_the_first_bars_after_the_blocks(bars, quick):
@@ -221,7 +265,7 @@ def test_the_same_seed_gives_the_same_model_to_the_bit_and_another_seed_another(
     changed = differences(quick, train(bars, replace(QUICK, seed=1)))
     assert {
         "state_flow.levels.0.nets.net.1.weight",
-        "return_flow.net.1.weight",
+        "returns_1.net.layers.1.weight",
     } <= changed
     assert not any(name.startswith("scaler") for name in changed)
 
@@ -244,15 +288,20 @@ def test_global_random_states_are_left_alone(bars):
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before[1])  # noqa: NPY002
 
 
-def test_progress_hears_of_every_epoch_of_both_flows(bars):
+def test_progress_hears_of_every_epoch_of_every_flow(bars):
     heard = []
     config = small_config(max_epochs=2)
-    train(bars, config, progress=lambda *told: heard.append(told))
+    artifact = train(bars, config, progress=lambda *told: heard.append(told))
+    epochs = {"state": 2}
+    for name in ("return_1_1", "return_1_2"):
+        epochs[name] = len(artifact.training.history[name]["validation_nll"])
     assert [(flow, epoch.number) for flow, epoch, _, _ in heard] == [
-        *(("state", 1), ("state", 2)),
-        *(("return", 1), ("return", 2)),
+        (name, number + 1) for name, count in epochs.items() for number in range(count)
     ]
     assert {(limit, width) for flow, _, limit, width in heard if flow == "state"} == {(2, 16)}
+    limits = {(limit, width) for flow, _, limit, width in heard if flow != "state"}
+    assert limits == {(1500, 1)}  # 1500 steps of 512 rows; there are fewer rows
+    assert set(artifact.training.history) == set(epochs)
 
 
 def mean_volatility(artifact, bars):
