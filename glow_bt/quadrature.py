@@ -14,9 +14,9 @@ __all__ = ["nodes_between", "normal_tail_cuts", "normal_tail_nodes", "normal_tai
 Floats = npt.NDArray[np.float64]
 
 _LOG_2PI = math.log(2 * math.pi)
-# Pieces get longer outwards, where what is integrated is smooth. At 36 even the quantile of a
-# power law of index 1.2 times the normal density is below 1e-40, and still a float.
-_REACH = (4.0, 6.0, 9.0, 14.0, 24.0, 36.0)
+# Pieces get longer outwards, where what is integrated is smooth. At 30 even the quantile of a
+# power law of index 1.2 times the normal density is below 1e-30, and still a float.
+_REACH = (4.0, 6.0, 9.0, 14.0, 21.0, 30.0)
 _NODES = 12
 
 
@@ -27,7 +27,7 @@ def normal_tail_nodes(p: float, borders: npt.ArrayLike = ()) -> tuple[Floats, Fl
     to 1. Gauss-Legendre with 12 nodes in each piece of `normal_tail_cuts`.
 
     Args:
-        p: inside (0, 1), at least 1e-200 away from both ends.
+        p: inside (0, 1), at least 1e-190 away from both ends.
         borders: (B,) latents at which g is continuous, but not smooth.
     """
     cuts = np.unique(normal_tail_cuts(p, borders))  # without pieces of no length
@@ -37,7 +37,7 @@ def normal_tail_nodes(p: float, borders: npt.ArrayLike = ()) -> tuple[Floats, Fl
 def normal_tail_cuts(p: float, borders: npt.ArrayLike = ()) -> Floats:
     """Return (..., C) the ends of pieces, ascending, which together are the tail beyond z_p.
 
-    The tail is cut off at 36. Borders that lie outside of the tail give pieces of no length.
+    The tail is cut off at 30. Borders that lie outside of the tail give pieces of no length.
 
     Args:
         p: as for `normal_tail_nodes`.
