@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -47,7 +48,7 @@ def walk_forward_returns(
         bars: a bar frame.
         folds: in order of time, with test blocks that follow one another.
         levels: ascending, inside (0, 1).
-        config: the trainer's settings; of the horizons the first bar alone is looked at.
+        config: the trainer's settings; whatever its horizons, the next bar is forecast.
         spec: which numbers make a context. Default: `ContextSpec.of` each fold's past.
         recalibration: where it starts. Default: `Recalibration()`.
         progress: called with "flow", members trained and members in all.
@@ -63,7 +64,7 @@ def walk_forward_returns(
     """
     if not folds:
         raise ConfigError("expected at least 1 fold, found none")
-    config = config or TrainConfig()
+    config = replace(config or TrainConfig(), return_horizons=(1,))
     bars = validate_bars(bars)
     stamps_ns = cast("pd.DatetimeIndex", bars.index).as_unit("ns").asi8
     total = len(folds) * len(member_names(config))

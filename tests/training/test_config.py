@@ -75,6 +75,14 @@ def test_sizes_that_are_no_whole_number_above_0_are_refused(name, value):
         ({"fractions": ("most", "some", "rest")}, "fractions such as"),
         ({"fractions": (0.7, 0.2, 0.2)}, "sum to 1"),
         ({"fractions": (0.7, 0.3)}, "sum to 1"),
+        ({"return_members": 1}, "return_members to be a whole number of at least 2, found 1"),
+        ({"return_members": 2.0}, "return_members to be a whole number of at least 2"),
+        ({"return_horizons": 5}, r"return_horizons such as \(1, 24\), found 5"),
+        ({"return_horizons": None}, r"return_horizons such as \(1, 24\), found None"),
+        ({"return_horizons": ("a",)}, r"return_horizons such as \(1, 24\), found"),
+        ({"return_horizons": (0,)}, r"whole numbers from 1 on, found \(0, 1\)"),
+        ({"return_horizons": (-3, 5)}, "whole numbers from 1 on"),
+        ({"return_horizons": (2.5,)}, "whole numbers from 1 on"),
         ({"base": "cauchy"}, "base among normal, student_t, mixture"),
         ({"coupling": "cubic"}, "coupling among affine, additive, spline, found 'cubic'"),
         ({"norm": "layernorm"}, "norm among actnorm, batchnorm"),
@@ -102,6 +110,19 @@ def test_sizes_that_are_no_whole_number_above_0_are_refused(name, value):
 def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**settings)
+
+
+def test_horizons_are_in_order_and_the_next_bar_is_among_them():
+    for given in ((5,), [5, 1], (5, 5, 1), {1, 5}):
+        assert TrainConfig(return_horizons=given).return_horizons == (1, 5)
+    assert TrainConfig().return_horizons == TrainConfig(return_horizons=()).return_horizons == (1,)
+
+
+def test_horizons_survive_json():
+    config = TrainConfig(return_horizons=(24, 5))
+    again = TrainConfig(**json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.return_horizons == (1, 5, 24)
 
 
 def test_dates_without_a_zone_are_utc():
