@@ -146,15 +146,13 @@ class ExposureStrategy(bt.Strategy):
 def tail_risk(indicator: GlowIndicator, policy: PolicyParams) -> dict[str, float]:
     """Return what limits exposure at the current bar beside the VaR: cvar and var_error.
 
-    The standard error is asked for only where it counts: error_margin above 0 and a VaR. An
-    indicator without ``var_error()`` has none, 0.
+    The standard error is asked for only where it counts: error_margin above 0 and a VaR.
     """
     lines = indicator.lines
-    estimate = getattr(indicator, "var_error", None)
     counts = policy.error_margin > 0.0 and not math.isnan(lines.var[0])
     return {
         "cvar": float(lines.cvar[0]),
-        "var_error": float(estimate()) if counts and estimate is not None else 0.0,
+        "var_error": indicator.var_error() if counts else 0.0,
     }
 
 

@@ -64,9 +64,8 @@ class VaRBacktest(BarRecorder):
             )
         self._lines: tuple[bt.LineBuffer, ...] = (indicator.lines.var, indicator.lines.cvar)
         self._level = indicator.var_level
-        scorer = indicator.scorer
-        self._horizon = int(getattr(scorer, "horizon", getattr(indicator.p, "horizon", 1)))
-        self._starts = [utc_stamp(stamp) for stamp in getattr(scorer, "starts", ())]
+        self._horizon = indicator.horizon
+        self._starts = [utc_stamp(stamp) for stamp in getattr(indicator.scorer, "starts", ())]
 
     def row(self) -> tuple[float, ...]:
         """Return close, VaR and CVaR."""
