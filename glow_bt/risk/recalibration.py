@@ -156,7 +156,15 @@ class Recalibration:
                 "expected a recalibration of step, levels and offsets, found "
                 f"{sorted(values)}; start it anew"
             )
-        return cls(float(values["step"]), tuple(values["levels"]), tuple(values["offsets"]))
+        try:
+            rows = [tuple(map(float, values[name])) for name in ("levels", "offsets")]
+            step = float(values["step"])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"expected a recalibration of numbers, found {dict(values)}: {error}; "
+                "start it anew"
+            ) from error
+        return cls(step, *rows)
 
     @cached_property
     def _normal(self) -> list[float]:

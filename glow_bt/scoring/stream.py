@@ -57,9 +57,10 @@ class StreamState:
 class ScoreStream:
     """Scores one bar after another as its scorer does the whole history.
 
-    Bars up to the stamp of a state that is gone on from are scored, but not counted again, so
-    that a restart may be given its warm-up. A bar that is scored again while it forms is counted
-    once, as it was scored last.
+    Bars up to the stamp of a state that is gone on from are not counted again, so that a restart
+    may be given its warm-up; those before it have no VaR and CVaR (NaN), as the state knows how
+    they turned out. A bar that is scored again while it forms is counted once, as it was scored
+    last.
 
     Args:
         scorer: one that recalibrates.
@@ -107,7 +108,8 @@ class ScoreStream:
         forecasters = scorer.forecasters(stamps_ns, bars, first)
         self._count(stamps_ns[-2:].tolist(), forecasters, bars[:, 3])
         states = scorer.state_scores(stamps_ns, bars, first)[-1]
-        if not forecasters:
+        reached = self._before.stamp_ns
+        if not forecasters or (reached is not None and stamps_ns[-1] < reached):
             return np.concatenate([states, [np.nan, np.nan]])
         offsets = np.array([self._after.recalibration.offsets])
         own = Recalibrated(

@@ -157,6 +157,9 @@ def test_a_state_goes_through_json_with_every_bit():
     assert Recalibration.from_dict(json.loads(json.dumps(state.to_dict()))) == state
     with pytest.raises(ConfigError, match=r"step, levels and offsets, found \['step'\]"):
         Recalibration.from_dict({"step": 0.1})
+    for change in ({"step": "fast"}, {"levels": None}, {"offsets": ["x"] * 11}):
+        with pytest.raises(ConfigError, match="expected a recalibration of numbers"):
+            Recalibration.from_dict(state.to_dict() | change)
 
 
 # The corrected distribution
