@@ -105,6 +105,12 @@ _TRAINING_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--false-alarm-rate", "false_alarm_rate", 0.05, "Held-out states outside the filter."),
     ("--horizon", "direction_horizon", 5, "Bars ahead that direction is fitted on."),
     ("--regimes", "num_regimes", 3, "Number of regimes."),
+    (
+        "--members",
+        "return_members",
+        5,
+        "Members of the return flow, each of which leaves out a block of bars.",
+    ),
 )
 _TRAINING_CHOICES: tuple[tuple[str, str, str | None, tuple[str, ...], str], ...] = (
     ("--flow", "flow", "glow", _FAMILIES, "Family of the state flow."),
@@ -139,8 +145,26 @@ _TRAINING_CHOICES: tuple[tuple[str, str, str | None, tuple[str, ...], str], ...]
 )
 
 
+def _horizons(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Return the whole numbers of a text such as 1,24."""
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"expected bars ahead such as 1,24, found {value!r}", ctx, param
+        ) from None
+
+
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the trainer's settings, with TrainConfig's defaults."""
+    function = click.option(
+        "--return-horizons",
+        callback=_horizons,
+        metavar="BARS,...",
+        default="1",
+        show_default=True,
+        help="Bars ahead that VaR is forecast for; 1 is always among them.",
+    )(function)
     for flag, name, default, choices, text in reversed(_TRAINING_CHOICES):
         function = click.option(
             flag,

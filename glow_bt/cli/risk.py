@@ -52,6 +52,13 @@ _LEVELS = (0.01, 0.025, 0.05)
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of every random choice."
 )
+@click.option(
+    "--members",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Members of the return flow, each of which leaves out a block of bars.",
+)
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
 @click.option("--title", default=None, help="Heading of the page; default: the file's name.")
 @output_options
@@ -64,6 +71,7 @@ def risk(
     baselines: tuple[str, ...],
     tails: tuple[float, ...],
     seed: int,
+    members: int,
     fill_gaps: bool,
     title: str | None,
     as_json: bool,
@@ -76,9 +84,11 @@ def risk(
     from glow_bt.cli.risk_output import print_risk, risk_progress
     from glow_bt.evaluation.risk_folder import refuse_existing, write_risk
     from glow_bt.evaluation.risk_study import check_baselines, run_risk_study
+    from glow_bt.training import TrainConfig
 
     levels = two_sided(tails)
     names = check_baselines(baselines or None)
+    config = TrainConfig(seed=seed, return_members=members)
     refuse_existing(out, overwrite)
     frame = load_bars(bars, fill_gaps)
     with risk_progress() as progress:
@@ -89,6 +99,7 @@ def risk(
             levels=levels,
             baselines=names,
             seed=seed,
+            config=config,
             progress=progress,
         )
     run = write_risk(out, study, title=title or bars.name, overwrite=overwrite)

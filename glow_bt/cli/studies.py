@@ -20,6 +20,7 @@ from glow_bt.cli.options import (
     train_config,
     training_options,
 )
+from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams
 
 if TYPE_CHECKING:
@@ -63,6 +64,16 @@ def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function = click.option(flag, type=float, default=default, show_default=True, help=text)(
             function
         )
+    function = click.option(
+        "--var-horizon",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Bars ahead that VaR is for, one that the model was trained for.",
+    )(function)
+    function = click.option(
+        "--recalibrate", is_flag=True, help="Correct VaR by how earlier forecasts turned out."
+    )(function)
     return click.option("--long-only", is_flag=True, help="Never short.")(function)
 
 
@@ -193,6 +204,12 @@ def _walk_forward(
     from glow_bt.training import TrainingProgress
 
     config = train_config(options)
+    if (horizon := options["var_horizon"]) not in config.return_horizons:
+        raise ConfigError(
+            f"expected --var-horizon among the horizons that are trained, "
+            f"{', '.join(map(str, config.return_horizons))}, found {horizon}; "
+            f"give --return-horizons {horizon}"
+        )
     n_folds = options["folds"]
     folds: dict[str, Any] = {
         "n_folds": n_folds,
@@ -273,7 +290,8 @@ def _contenders(trading: dict[str, Any], bars: pd.DataFrame) -> list[Contender]:
         "cost_rate": BybitPerpetual().p.taker + trading["slippage_bps"] / 1e4,
     }
     own = ("risk_budget", "es_budget", "error_margin", "long_only")
-    policy = {**shared, **{name: trading[name] for name in own}}
+    risk = {"horizon": trading["var_horizon"], "recalibrate": trading["recalibrate"]}
+    policy = {**shared, **risk, **{name: trading[name] for name in own}}
     yearly = {"periods_per_year": periods_per_year(bars)}
     return [
         Contender("glow", GlowStrategy, policy, uses_model=True),

@@ -58,14 +58,21 @@ class Study:
     metrics: Mapping[str, Any]
 
 
-def unseen_span(bars: pd.DataFrame, models: Sequence[FoldModel] | Artifact) -> pd.DataFrame:
+def unseen_span(
+    bars: pd.DataFrame, models: Sequence[FoldModel] | Artifact, late: int = 0
+) -> pd.DataFrame:
     """Return the bars that no model was trained on, after the warm-up that scoring them needs.
+
+    Args:
+        bars: the whole history.
+        models: a walk-forward's models, or one artifact.
+        late: bars of warm-up that a recalibration needs beside, its horizon.
 
     Raises:
         DataError: if the bars end before.
         TooFewBarsError: if there are too few to warm up and trade.
     """
-    min_bars = _min_bars(models)
+    min_bars = _min_bars(models) + late
     if isinstance(models, Artifact):
         first = int(bars.index.searchsorted(models.training.trained_until, side="right"))
     else:
@@ -98,7 +105,8 @@ def run_study(
     Args:
         bars: the whole history; what the models were trained on is cut off.
         models: a walk-forward's models, or one artifact.
-        contenders: strategies to run on the same bars; the first uses the model.
+        contenders: strategies to run on the same bars; the first uses the model, and VaR is
+            tested for its horizon and recalibrated as it is.
         cash: starting equity.
         slippage_bps: of the price, on every fill.
         leverage: largest position over equity that the broker takes.
@@ -109,9 +117,12 @@ def run_study(
         in training), share in distribution; per VaR level violations with Kupiec and
         Christoffersen p-values.
     """
-    span = unseen_span(validate_bars(bars), models)
+    own = contenders[0].params
+    risk = {name: own[name] for name in ("horizon", "recalibrate") if name in own}
+    late = risk.get("horizon", 1) if risk.get("recalibrate") else 0
+    span = unseen_span(validate_bars(bars), models, late)
     model = _model_of(models)
-    start = span.index[_min_bars(models) - 1]
+    start = span.index[_min_bars(models) + late - 1]
     results = {}
     for contender in contenders:
         params = {**contender.params, "start": start}
@@ -129,7 +140,7 @@ def run_study(
     states = results[contenders[0].name].states
     return Study(
         results=results,
-        latents=_latents(span, models),
+        latents=_latents(span.iloc[late:], models),
         metrics={
             "span": {
                 "from": states.index[0].isoformat(),
@@ -138,24 +149,36 @@ def run_study(
             },
             "strategies": {name: _measure(result, span, cash) for name, result in results.items()},
             "model": _model_metrics(states, models),
-            "var": {str(level): var_metrics(span, model, level) for level in VAR_LEVELS},
+            "var": {str(level): var_metrics(span, model, level, **risk) for level in VAR_LEVELS},
         },
     )
 
 
-def var_metrics(span: pd.DataFrame, model: Model, level: float) -> dict[str, float | int | None]:
-    """Test the model's VaR at one level against the next bars' log returns.
+def var_metrics(
+    span: pd.DataFrame,
+    model: Model,
+    level: float,
+    *,
+    horizon: int = 1,
+    recalibrate: bool = False,
+) -> dict[str, float | int | None]:
+    """Test the model's VaR at one level against the log returns over the horizon.
+
+    Of several bars those returns count that do not overlap.
 
     Returns:
         n, violations, expected, rate, kupiec_p, christoffersen_p, quantile_loss.
     """
     stamps = cast("pd.DatetimeIndex", span.index).as_unit("ns").asi8
-    array = span[list(BAR_COLUMNS)].to_numpy()
-    scores = open_scorer(model, var_level=level).score_arrays(stamps, array)
+    scorer = open_scorer(model, var_level=level, horizon=horizon, recalibrate=recalibrate)
+    columns = getattr(scorer, "columns", BAR_COLUMNS)
+    scores = scorer.score_arrays(stamps, span[list(columns)].to_numpy())
     var = scores[:, SCORE_COLUMNS.index("var")]
     log_close = np.log(span["close"].to_numpy())
-    realised = np.append(np.diff(log_close), np.nan)
+    realised = np.full(len(span), np.nan)
+    realised[:-horizon] = log_close[horizon:] - log_close[:-horizon]
     known = np.isfinite(var) & np.isfinite(realised)
+    known &= (np.arange(len(span)) - known.argmax()) % horizon == 0
     var, realised = var[known], realised[known]
     violations = realised < var
     return {

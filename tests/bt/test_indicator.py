@@ -7,8 +7,10 @@ import pytest
 
 from glow_bt.bt import GlowIndicator
 from glow_bt.bt.indicator import find_indicator
-from glow_bt.errors import ConfigError
-from glow_bt.scoring import SCORE_COLUMNS
+from glow_bt.errors import ConfigError, FeatureError
+from glow_bt.risk.recalibration import Recalibration
+from glow_bt.scoring import SCORE_COLUMNS, Scorer, StreamState
+from glow_bt.training import TrainConfig, train
 from tests.bt.market import (
     LineProbe,
     PeekingScorer,
@@ -17,6 +19,7 @@ from tests.bt.market import (
     random_bars,
     run_strategy,
     scores_of,
+    trained_model,
 )
 
 
@@ -161,3 +164,110 @@ def test_a_single_line_is_refused():
 
     with pytest.raises(ConfigError, match=r"give self\.data, not a line"):
         run_strategy(cerebro_over(random_bars(20)), Wrong)
+
+
+class ErrorProbe(LineProbe):
+    """Asks for the error of VaR at every bar, or at the last one only."""
+
+    params = (("always", True),)
+
+    def __init__(self):
+        super().__init__()
+        self.errors = []
+
+    def next(self):
+        if self.p.always or len(self) == self.data.buflen():
+            self.errors.append(self.glow.var_error())
+
+
+@pytest.mark.parametrize("always", [True, False])
+@pytest.mark.parametrize("mode", [{}, {"runonce": False}, {"exactbars": 1}], ids=str)
+@pytest.mark.parametrize("glow", [{}, {"horizon": 5, "recalibrate": True}], ids=str)
+def test_the_error_of_var_is_the_scorer_s_in_every_mode(mode, glow, always):
+    artifact, bars = trained_model()
+    bars = bars[:150]
+    cerebro = cerebro_over(bars, **mode)
+    strategy = run_strategy(cerebro, ErrorProbe, model=artifact, glow=glow, always=always)
+    scorer = Scorer(artifact, **glow)
+    expected = scorer.var_error(bars.index.as_unit("ns").asi8, bars.to_numpy())
+    known = expected[scorer.min_bars - 1 :]
+    # With exactbars the feed does not know its end.
+    if always:
+        np.testing.assert_allclose(strategy.errors, known, rtol=1e-9)
+    elif not mode.get("exactbars"):
+        np.testing.assert_allclose(strategy.errors, known[-1:], rtol=1e-9)
+    assert strategy.glow.horizon == glow.get("horizon", 1)
+
+
+def test_a_scorer_that_knows_no_error_horizon_or_recalibration_has_none():
+    strategy = run_strategy(cerebro_over(random_bars(20)), ErrorProbe, model=WindowScorer())
+    assert set(strategy.errors) == {0.0}
+    assert strategy.glow.horizon == 1
+    assert strategy.glow.stream_state is None
+
+
+def test_the_state_of_a_run_bar_by_bar_is_the_scorer_s():
+    artifact, bars = trained_model()
+    glow = {"recalibrate": True}
+    strategy = run_strategy(
+        cerebro_over(bars[:150], runonce=False), LineProbe, model=artifact, glow=glow
+    )
+    scorer = Scorer(artifact, **glow)
+    assert strategy.glow.stream_state == StreamState(
+        scorer.recalibrated(bars[:150]), bars.index[149].value
+    )
+    plain = run_strategy(cerebro_over(bars[:150], runonce=False), LineProbe, model=artifact)
+    assert plain.glow.stream_state is None
+
+
+@pytest.mark.parametrize("kind", ["scorer", "another's scorer"])
+def test_a_state_needs_a_scorer_that_recalibrates(kind):
+    artifact, bars = trained_model()
+    model = Scorer(artifact) if kind == "scorer" else WindowScorer()
+    glow = {"state": StreamState(Recalibration())}
+    with pytest.raises(ConfigError, match="a scorer that recalibrates to go on from a state"):
+        run_strategy(cerebro_over(bars[:130]), LineProbe, model=model, glow=glow)
+
+
+def funded(bars):
+    rng = np.random.default_rng(0)
+    return bars.assign(funding_rate=rng.normal(1e-4, 1e-4, len(bars)))
+
+
+@pytest.fixture(scope="module")
+def model_of_funding():
+    """A model that was told of funding rates, and bars that have them."""
+    artifact, _ = trained_model()
+    bars = funded(random_bars(900, seed=11))
+    return train(bars[:700], TrainConfig(**artifact.training.config)), bars[700:]
+
+
+@pytest.mark.parametrize("runonce", [True, False])
+@pytest.mark.parametrize("recalibrate", [False, True])
+def test_a_funding_rate_reaches_the_model_that_knows_it(model_of_funding, runonce, recalibrate):
+    artifact, bars = model_of_funding
+    glow = {"recalibrate": recalibrate}
+    table = run_strategy(
+        cerebro_over(bars, runonce=runonce), LineProbe, model=artifact, glow=glow
+    ).table()
+    expected = Scorer(artifact, **glow).score(bars).dropna()
+    np.testing.assert_allclose(table, expected, rtol=0, atol=1e-9)
+    assert artifact.returns.spec.funding
+
+
+def test_a_feed_without_the_funding_rate_is_refused_by_a_model_that_knows_it(model_of_funding):
+    artifact, bars = model_of_funding
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(bt.feeds.PandasData(dataname=bars.drop(columns="funding_rate")))
+    with pytest.raises(
+        ConfigError, match=r"found none of funding_rate; .* all that the model was"
+    ):
+        run_strategy(cerebro, LineProbe, model=artifact)
+
+
+@pytest.mark.parametrize("runonce", [True, False])
+def test_bars_whose_funding_rate_is_missing_are_refused(model_of_funding, runonce):
+    artifact, bars = model_of_funding
+    cerebro = cerebro_over(bars.drop(columns="funding_rate"), runonce=runonce)
+    with pytest.raises(FeatureError, match="expected a funding rate for every bar"):
+        run_strategy(cerebro, LineProbe, model=artifact)

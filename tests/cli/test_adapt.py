@@ -129,8 +129,8 @@ def test_too_few_new_bars_says_how_many_suffice(workplace, tmp_path, capsys):
     assert call(file, "--model", workplace / "model", "--out", out) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "needs at least 315 bars, found 40" in told
-    sp500_bars(0, 560 + 315).to_csv(file)
+    assert "needs at least 374 bars, found 40" in told
+    sp500_bars(0, 560 + 374).to_csv(file)
     assert call(file, "--model", workplace / "model", "--out", out, "--steps", 1) == 0
 
 

@@ -16,16 +16,18 @@ import pandas as pd
 import pytest
 
 from datafeeds.samples import load_sp500
-from glow_bt.artifact import save_artifact
+from glow_bt.artifact import load_artifact, save_artifact
 from glow_bt.cli import main
 from glow_bt.cli.app import app
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation import run_folder, study, walk_forward
 from glow_bt.flows import FAMILIES
+from glow_bt.scoring import Scorer
 from glow_bt.training import TrainConfig
 from tests.models import small_artifact, sp500_bars
 
 SMALL = ["--hidden", "8", "--levels", "1", "--steps", "1", "--epochs", "2", "--regimes", "2"]
+SMALL += ["--members", "2"]
 
 
 def call(*args: object) -> int:
@@ -95,6 +97,8 @@ def test_another_family_goes_the_whole_way_to_the_pages(workplace, tmp_path):
 def test_options_show_the_trainers_own_defaults():
     options = {option.name: option.default for option in app.commands["train"].params}
     config = TrainConfig().to_dict()
+    assert options.pop("return_horizons") == "1"
+    assert config.pop("return_horizons") == [1]
     shared = options.keys() & config.keys() - {"train_until", "validation_until"}
     assert len(shared) > 10
     assert {name: options[name] for name in shared} == {name: config[name] for name in shared}
@@ -107,6 +111,8 @@ def test_options_show_the_trainers_own_defaults():
         ["train"],
         ["train", "bars.csv"],
         ["train", "bars.csv", "--out", "m", "--epochs", "many"],
+        ["train", "bars.csv", "--out", "m", "--return-horizons", "1,day"],
+        ["train", "bars.csv", "--out", "m", "--members", "few"],
         ["demo", "--sample", "moon"],
         ["backtest", "bars.csv", "--out", "o"],
     ],
@@ -359,6 +365,8 @@ def test_the_volatility_target_counts_the_years_of_its_bars(
     ("options", "expected"),
     [
         ([], {"risk_budget": 0.02, "es_budget": None, "error_margin": 1.0}),
+        ([], {"horizon": 1, "recalibrate": False}),
+        (["--var-horizon", 5, "--recalibrate"], {"horizon": 5, "recalibrate": True}),
         (
             ["--risk-budget", 0.01, "--es-budget", 0.03, "--error-margin", 2],
             {"risk_budget": 0.01, "es_budget": 0.03, "error_margin": 2.0},
@@ -369,6 +377,34 @@ def test_the_budgets_reach_the_strategy(believer, contenders, options, expected)
     args = ["backtest", believer / "bars.csv", "--model", believer / "model", *options]
     assert call(*args, "--out", believer / "run") == 1
     assert contenders["glow"].items() >= expected.items()
+
+
+def test_var_of_several_bars_recalibrated_goes_the_whole_way(workplace, tmp_path, capsys):
+    bars, model, run = workplace / "bars.csv", tmp_path / "model", tmp_path / "run"
+    args = ["train", bars, "--out", model, *SMALL, "--return-horizons", "5"]
+    trained = json.loads(printed(*args, "--json"))
+    assert "return_5_test_nll" in trained["metrics"]
+    artifact = load_artifact(model)
+    assert artifact.returns.horizons == (1, 5)
+    assert artifact.returns.flows[5].config["num_members"] == 2
+    args = ["backtest", bars, "--model", model, "--out", run, "--json"]
+    told = json.loads(printed(*args, "--var-horizon", 5, "--recalibrate"))
+    states = pd.read_parquet(run / "states.parquet")
+    until = artifact.training.trained_until
+    span = load_sp500().iloc[:1000]
+    first = span.index.searchsorted(until, side="right")
+    scorer = Scorer(artifact, horizon=5, recalibrate=True)
+    scores = scorer.score(span.iloc[first - scorer.min_bars + 1 :]).dropna()
+    assert states.index.equals(scores.index)
+    np.testing.assert_allclose(states["var"], scores["var"], rtol=1e-9)
+    assert told["span"]["bars"] == 150
+    assert told["var"]["0.01"]["n"] == 29  # of 145 returns over 5 bars, those that do not overlap
+    trading = json.loads((run / "manifest.json").read_text())["trading"]
+    assert trading["var_horizon"] == 5
+    assert trading["recalibrate"] is True
+    args = ["backtest", bars, "--model", workplace / "model", "--out", tmp_path / "other"]
+    assert call(*args, "--var-horizon", 5) == 2
+    assert "found 5; train with --return-horizons 5" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_loads_no_heavy_library():
@@ -406,6 +442,10 @@ def test_a_bare_call_is_the_help(capsys):
         ["--slippage-bps", -2],
         ["--folds", 0],
         ["--epochs", 0],
+        ["--members", 1],
+        ["--return-horizons", "0,5"],
+        ["--var-horizon", 5],
+        ["--var-horizon", 0, "--return-horizons", "1,5"],
         ["--false-alarm-rate", 2],
         ["--test-fraction", 1.5],
     ],

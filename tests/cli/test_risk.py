@@ -51,7 +51,7 @@ def test_it_writes_the_folder_and_prints_the_table(bars, tmp_path, capsys):
     assert captured.out.splitlines()[-1] == f"wrote {out / 'risk.html'} and {out / 'risk.json'}"
     assert captured.err.count("\n") == captured.err.count("note: ")
     assert {path.name for path in out.iterdir()} == {
-        "risk.html", "risk.json", "forecasts.parquet",
+        "risk.html", "risk.json", "forecasts.parquet", "pictures",
     }  # fmt: skip
     assert "<title>Days</title>" in (out / "risk.html").read_text()
     run = read_risk(out)
@@ -64,12 +64,14 @@ def test_it_writes_the_folder_and_prints_the_table(bars, tmp_path, capsys):
 def test_json_is_one_object_with_what_risk_json_holds(bars, tmp_path, capsys):
     out = tmp_path / "risk"
     args = ["--level", 0.05, "--level", 0.02, "--seed", 3, "--test-fraction", 0.5]
+    args += ["--members", 3]
     assert call(bars, "--out", out, *CHEAP, *args, "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said.pop("out") == str(out)
     assert said == json.loads((out / "risk.json").read_text())
     assert said["n"] == 400
     assert said["manifest"]["seed"] == said["manifest"]["flow"]["seed"] == 3
+    assert said["manifest"]["flow"]["return_members"] == 3
     assert list(said["models"]["flow"]["levels"]) == ["0.02", "0.05", "0.95", "0.98"]
     assert said["manifest"]["title"] == "bars.csv"
 

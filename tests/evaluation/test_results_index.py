@@ -7,6 +7,7 @@ import json
 import pytest
 
 from glow_bt.errors import ResultsError
+from glow_bt.evaluation import results_index
 from glow_bt.evaluation.results_index import results_table, update_readme
 
 ROW = {
@@ -59,14 +60,16 @@ def test_the_readers_own_demo_is_no_reference(root):
     assert "Market b" in results_table(root)
 
 
-def test_only_what_is_between_the_markers_changes(root, tmp_path):
+def test_only_what_is_between_the_markers_changes(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(results_index, "risk_tables", lambda found: f"risks of {found.name}")
     readme = tmp_path / "README.md"
     start, end = "<!-- results: made by `make results`, do not edit -->", "<!-- end of results -->"
-    readme.write_text(f"before\n{start}\nstale\n{end}\nafter\n")
+    risk = "<!-- risk: made by `make results-risk`, do not edit -->", "<!-- end of risk -->"
+    readme.write_text(f"before\n{start}\nstale\n{end}\n-\n{risk[0]}\nstale\n{risk[1]}\nafter\n")
     update_readme(readme, root)
     text = readme.read_text()
     assert text.startswith("before\n")
-    assert text.endswith(f"{end}\nafter\n")
+    assert text.endswith(f"{end}\n-\n{risk[0]}\nrisks of {root.name}\n{risk[1]}\nafter\n")
     assert results_table(root) in text
     assert "stale" not in text
     update_readme(readme, root)

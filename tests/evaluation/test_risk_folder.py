@@ -18,7 +18,7 @@ STUDY = made_up_study(400)
 @pytest.fixture
 def write(monkeypatch):
     """Write a folder without its page, which other tests look at."""
-    monkeypatch.setattr(risk_folder, "write_risk_page", lambda *args, **kwargs: None)
+    monkeypatch.setattr(risk_folder, "write_risk_page", lambda *args, **kwargs: [])
     return lambda folder, **options: write_risk(folder, STUDY, title="Hours", **options)
 
 
@@ -66,7 +66,7 @@ def test_risk_json_has_the_keys_that_were_promised(write, tmp_path):
 def test_it_is_all_there_page_included(tmp_path):
     write_risk(tmp_path / "deep" / "risk", STUDY, title="Hours")
     assert {path.name for path in (tmp_path / "deep" / "risk").iterdir()} == {
-        "risk.html", "risk.json", "forecasts.parquet",
+        "risk.html", "risk.json", "forecasts.parquet", "pictures",
     }  # fmt: skip
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["risk"]
 

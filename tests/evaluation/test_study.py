@@ -18,6 +18,7 @@ from glow_bt.training import train
 from strategies.glow_baselines import BuyAndHold
 from strategies.glow_strategy import GlowStrategy
 from tests.models import small_artifact, small_config, sp500_bars
+from tests.scoring.samples import model_of_funding, model_of_two_horizons, with_funding
 
 CONTENDERS = [
     Contender("glow", GlowStrategy, {"risk_budget": 0.05, "dead_band": 0.0}, uses_model=True),
@@ -70,7 +71,7 @@ def test_var_metrics_are_those_of_the_next_bars_returns(bars):
     known = scores["var"].notna() & realised.notna()
     violations = (realised < scores["var"])[known].to_numpy()
     found = var_metrics(span, small_artifact(), 0.05)
-    assert found["n"] == known.sum() == len(span) - small_artifact().spec.min_bars
+    assert found["n"] == known.sum() == len(span) - small_artifact().min_bars
     assert found["violations"] == violations.sum() > 0
     assert found["kupiec_p"] == pytest.approx(kupiec_test(violations, 0.05).pvalue)
     assert found["christoffersen_p"] == pytest.approx(christoffersen_test(violations).pvalue)
@@ -80,7 +81,7 @@ def test_a_schedule_equals_its_models_one_after_the_other(bars):
     artifact, span = small_artifact(), unseen_span(bars, small_artifact())
     middle = span.index[150]
     models = [
-        FoldModel(1, span.index[61], span.index[149], artifact),
+        FoldModel(1, span.index[120], span.index[149], artifact),
         FoldModel(2, middle, span.index[-1], artifact),
     ]
     together = run_study(bars, models, CONTENDERS)
@@ -95,7 +96,7 @@ def test_a_schedule_equals_its_models_one_after_the_other(bars):
 def test_bars_that_end_before_the_training_did_are_refused():
     with pytest.raises(DataError, match="seen them all"):
         unseen_span(sp500_bars(0, 560), small_artifact())
-    with pytest.raises(TooFewBarsError, match="at least 64 bars"):
+    with pytest.raises(TooFewBarsError, match="at least 123 bars"):
         unseen_span(sp500_bars(0, 561), small_artifact())
 
 
@@ -187,3 +188,41 @@ def test_every_fill_lies_off_the_open_by_the_slippage(bars, slippage_bps):
     assert (sizes < 0.0).any()
     measured = study.metrics["strategies"]["glow"]["costs"]["slippage"]
     assert (measured > 0.0) == (slippage_bps > 0.0)
+
+
+def test_var_over_several_bars_is_tested_on_returns_that_do_not_overlap(bars):
+    model = model_of_two_horizons()
+    span = unseen_span(bars, model, late=5)
+    assert len(span) == len(unseen_span(bars, model)) + 5
+    risk = {"horizon": 5, "recalibrate": True}
+    found = var_metrics(span, model, 0.05, **risk)
+    scores = Scorer(model, var_level=0.05, **risk).score(span)["var"]
+    log_close = np.log(span["close"])
+    first = Scorer(model, **risk).min_bars - 1
+    rows = np.arange(first, len(span) - 5, 5)
+    returns = log_close.iloc[rows + 5].to_numpy() - log_close.iloc[rows].to_numpy()
+    violations = returns < scores.iloc[rows].to_numpy()
+    assert found["n"] == len(rows)
+    assert found["violations"] == violations.sum()
+    assert found["kupiec_p"] == pytest.approx(kupiec_test(violations, 0.05).pvalue)
+
+
+def test_a_model_that_is_recalibrated_trades_from_the_first_unseen_bar_on(bars):
+    model = model_of_two_horizons()
+    own = {**CONTENDERS[0].params, "horizon": 5, "recalibrate": True}
+    found = run_study(bars, model, [replace(CONTENDERS[0], params=own), CONTENDERS[1]])
+    first = bars.index.get_loc(model.training.trained_until) + 1
+    for result in found.results.values():
+        assert list(result.states.index) == list(bars.index[first:])
+    assert list(found.latents.index) == list(bars.index[first:])
+    recalibrated = found.results["glow"].states["var"]
+    plain = Scorer(model).score(unseen_span(bars, model))["var"].dropna()
+    assert not np.allclose(recalibrated, plain, rtol=0.1)
+
+
+def test_a_model_that_knows_funding_is_studied_on_bars_that_have_it(bars):
+    model = model_of_funding()
+    found = run_study(with_funding(bars), model, CONTENDERS)
+    scores = Scorer(model).score(unseen_span(with_funding(bars), model)).dropna()
+    np.testing.assert_allclose(found.results["glow"].states["var"], scores["var"], rtol=1e-9)
+    assert found.metrics["var"]["0.01"]["n"] == len(scores) - 1

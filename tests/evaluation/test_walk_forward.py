@@ -93,11 +93,12 @@ def test_an_interrupted_call_goes_on_where_it_was(bars, tmp_path, models):
         )
 
     with pytest.raises(StopError):
-        call(note(1), note(2, stop_at=("return", 2)))
+        call(note(1), note(2, stop_at=("return_1_2", 2)))
     names = sorted(p.name for p in (tmp_path / "models").iterdir())
     assert names == ["fold_1", "fold_2.checkpoint"]
     resumed = call(note(1), note(2))
-    assert seen == [(2, "return", 3)]
+    epochs = len(resumed[1].artifact.training.history["return_1_2"]["validation_nll"])
+    assert seen == [(2, "return_1_2", number) for number in range(3, epochs + 1)]
     assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["fold_1", "fold_2"]
     again = call(note(1), note(2))
     assert seen == []

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import backtrader as bt
 import numpy as np
 import pandas as pd
@@ -6,8 +8,16 @@ import pytest
 from glow_bt.bt import BybitPerpetual, GlowIndicator, GlowRecorder, VaRBacktest
 from glow_bt.bt.ledger import AccountLedger
 from glow_bt.errors import ConfigError, GlowError
+from glow_bt.scoring import Scorer
 from strategies.glow_strategy import GlowStrategy
-from tests.bt.market import WINDOW, WindowScorer, cerebro_over, random_bars, scores_of
+from tests.bt.market import (
+    WINDOW,
+    WindowScorer,
+    cerebro_over,
+    random_bars,
+    scores_of,
+    trained_model,
+)
 
 BARS = random_bars(250, seed=3)
 CASH = 10_000.0
@@ -204,3 +214,40 @@ def test_a_model_is_needed():
     cerebro.addstrategy(GlowStrategy)
     with pytest.raises(ConfigError, match="expected model="):
         cerebro.run()
+
+
+def test_horizon_and_recalibration_reach_the_indicator_and_one_scorer_serves_all_feeds():
+    artifact, bars = trained_model()
+    strategy = run_glow(
+        [bars[:150], bars[:140]], model=artifact, horizon=5, recalibrate=True, var_level=0.02
+    )
+    first, second = strategy.glow
+    assert first.scorer is second.scorer
+    assert (first.horizon, first.var_level) == (5, 0.02)
+    scorer = Scorer(artifact, horizon=5, recalibrate=True, var_level=0.02)
+    expected = scorer.score(bars[:140])["var"].iloc[-1]
+    assert second.lines.var[0] == pytest.approx(expected, rel=1e-9)
+    assert first.scorer.recalibration == scorer.recalibration
+
+
+@pytest.mark.parametrize("runonce", [True, False])
+def test_the_error_of_var_makes_positions_smaller(runonce):
+    """Of a trained model, by its own members."""
+    artifact, bars = trained_model()
+    sure = replace(artifact.direction, drift_belief=1.0, slope_belief=1.0)
+    artifact = replace(artifact, direction=sure)
+    exposures = [
+        states_of(
+            run_glow(
+                bars[:200],
+                model=artifact,
+                mode={"runonce": runonce},
+                error_margin=margin,
+                dead_band=0.0,
+                risk_budget=1e-4,
+            )
+        )["exposure"].abs()
+        for margin in (0.0, 4.0)
+    ]
+    assert exposures[0].max() > 1e-4
+    assert exposures[1].sum() < 0.95 * exposures[0].sum()
