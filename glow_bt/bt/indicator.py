@@ -134,9 +134,16 @@ class GlowIndicator(bt.Indicator):
     def stream_state(self) -> StreamState | None:
         """How the recalibration stands after the current bar; None without one.
 
-        Bar by bar only (live, or ``runonce=False``): after a run in one call ask the scorer's
-        ``recalibrated``.
+        Bar by bar only (live, or ``runonce=False``), at a bar's close.
+
+        Raises:
+            ConfigError: after a run in one call, which leaves no such state.
         """
+        if self._stream is not None and self._history is not None and self.p.state is None:
+            raise ConfigError(
+                "expected a run bar by bar to have a state, found one in one call; ask the scorer "
+                "for `recalibrated(bars)`, or run Cerebro with runonce=False"
+            )
         return None if self._stream is None else self._stream.state
 
     def var_error(self) -> float:

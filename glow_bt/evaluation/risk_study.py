@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 import glow_bt
-from glow_bt.errors import ConfigError, DataError
-from glow_bt.features import DEFAULT_SPEC
-from glow_bt.folds import Fold, walk_forward_folds
+from glow_bt.errors import ConfigError, DataError, TooFewBarsError
+from glow_bt.features import DEFAULT_SPEC, ContextSpec
+from glow_bt.folds import MIN_BLOCK, Fold, walk_forward_folds
 from glow_bt.ohlcv import bar_interval, bars_sha256, validate_bars
 from glow_bt.risk import BASELINES, walk_forward
 from glow_bt.risk.forecasts import Forecasts, check_levels
@@ -139,15 +140,19 @@ def run_risk_study(
     check_levels(levels)
     names = check_baselines(baselines)
     bars = validate_bars(bars)
-    # The smallest past that this allows is long enough for every baseline.
+    config = _default_config(seed) if config is None else config
     folds = walk_forward_folds(
-        len(bars), n_folds, purge=DEFAULT_SPEC.min_bars, test_fraction=test_fraction
+        len(bars),
+        n_folds,
+        purge=DEFAULT_SPEC.min_bars,
+        test_fraction=test_fraction,
+        min_train=_least_train() if flow is None else MIN_BLOCK,
     )
     returns = _log_returns(bars)
     # Position t of the returns is the return from bar t to bar t + 1.
     spans = [(f.train.start, f.test.start - 1, f.test.stop - 1) for f in folds]
     tested = np.concatenate([returns[first:stop] for _, first, stop in spans])
-    config = _default_config(seed) if config is None else config
+    _refuse_rare(levels, len(tested), test_fraction)
     forecaster = _default_flow() if flow is None else flow
     pair = forecaster(bars, folds, levels, config=config, progress=progress)
     forecasts = {
@@ -190,6 +195,29 @@ def _default_config(seed: int) -> TrainConfig:
     from glow_bt.training import TrainConfig
 
     return TrainConfig(seed=seed)
+
+
+def _least_train() -> int:
+    """Return the training block from which on the past before a test block suffices the flow.
+
+    It learns from all of that past, the purges and the validation block too. That the latter is
+    the shortest possible makes it long enough for every baseline as well.
+    """
+    from glow_bt.training import TrainConfig, return_bars_needed
+
+    needed = return_bars_needed(ContextSpec(), TrainConfig())
+    return max(MIN_BLOCK, needed - 2 * DEFAULT_SPEC.min_bars - MIN_BLOCK)
+
+
+def _refuse_rare(levels: Sequence[float], tested: int, test_fraction: float) -> None:
+    """Refuse a level beyond which not one return is expected: no test of it means anything."""
+    rarest = min(min(p, 1 - p) for p in levels)
+    if rarest * tested < 1:
+        raise TooFewBarsError(
+            math.ceil(1 / (rarest * test_fraction)),
+            round(tested / test_fraction),
+            f"testing the level {rarest:g}",
+        )
 
 
 def _default_flow() -> FlowForecaster:

@@ -356,6 +356,12 @@ class ScheduledScorer(_ModelScorer):
                     f"expected a model trained before its valid_from {start}, found one trained "
                     f"until {until}; move valid_from or train on less"
                 )
+        seconds = sorted({artifact.training.bar_seconds for _, artifact in schedule})
+        if len(seconds) > 1:
+            raise ConfigError(
+                f"expected models of bars of one interval, found intervals of {seconds} seconds; "
+                "train them on the same bars"
+            )
         super().__init__(
             [artifact for _, artifact in schedule],
             np.array([s.value for s in starts], dtype=np.int64),

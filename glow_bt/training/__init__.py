@@ -12,6 +12,7 @@ from glow_bt.training.portfolio_config import PortfolioConfig
 from glow_bt.training.portfolio_folder import load_portfolio, save_portfolio
 from glow_bt.training.progress import TrainingProgress
 from glow_bt.training.return_forecasts import walk_forward_returns
+from glow_bt.training.returns import return_bars_needed
 
 __all__ = [
     "Adaptation",
@@ -27,6 +28,7 @@ __all__ = [
     "block_sizes",
     "fit_flow",
     "load_portfolio",
+    "return_bars_needed",
     "save_portfolio",
     "train",
     "walk_forward_returns",

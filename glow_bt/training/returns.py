@@ -35,6 +35,9 @@ _LEAST_PATIENCE = 8
 _LEARNING_RATE = 3e-3
 # Weight decay as a prior that is worth so many rows, however many there are.
 _PRIOR_ROWS = 6.0
+# Names of the calendar's numbers, which lie in [-1, 1], and what of a range is rounding.
+_CALENDAR = ("day_", "week")
+_LEAST_RANGE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,7 @@ class ReturnFitter:
         Raises:
             TooFewBarsError: if there are too few bars; says how many are needed.
             DataError: if more than half of the returns are equal.
-            FeatureError: if a number of the context is constant.
+            FeatureError: if a number of the context is constant, but for hours and weekdays.
             TrainingError: if a member found no finite likelihood.
         """
         needed = return_bars_needed(spec, self.config)
@@ -118,7 +121,7 @@ class ReturnFitter:
         rows = context_rows(bars, stamps_ns, bar_seconds, spec)
         log_close = np.log(bars[spec.min_bars - 1 :, 3])
         _refuse_standstill(log_close)
-        scaler = Scaler.fit(rows.values, spec.names)
+        scaler = _scaler(rows.values, spec.names)
         contexts = scaler.transform(rows.values)
         flows, held_out = {}, {}
         for horizon in self.config.return_horizons:
@@ -204,6 +207,19 @@ def _settings(config: TrainConfig, rows: int, seed: int) -> TrainConfig:
         ema_decay=0.0,
         seed=seed,
     )
+
+
+def _scaler(values: Floats, names: tuple[str, ...]) -> Scaler:
+    """Fit a scaler to contexts; of the calendar, what bars of this kind never differ in stays.
+
+    Bars of 8 hours have but three phases of the day, and a stock exchange no weekend.
+    """
+    calendar = np.array([name.startswith(_CALENDAR) for name in names])
+    still = calendar & (np.ptp(values, axis=0) < _LEAST_RANGE)
+    fitted = Scaler.fit(values[:, ~still], [n for n, s in zip(names, still, strict=True) if not s])
+    centre, scale = np.median(values, axis=0), np.ones(len(names))
+    centre[~still], scale[~still] = fitted.centre, fitted.scale
+    return Scaler(names, tuple(centre.tolist()), tuple(scale.tolist()))
 
 
 def _refuse_standstill(log_close: Floats) -> None:

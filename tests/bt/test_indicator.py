@@ -271,3 +271,12 @@ def test_bars_whose_funding_rate_is_missing_are_refused(model_of_funding, runonc
     cerebro = cerebro_over(bars.drop(columns="funding_rate"), runonce=runonce)
     with pytest.raises(FeatureError, match="expected a funding rate for every bar"):
         run_strategy(cerebro, LineProbe, model=artifact)
+
+
+def test_a_run_in_one_call_leaves_no_state_to_save():
+    artifact, bars = trained_model()
+    strategy = run_strategy(
+        cerebro_over(bars[:150]), LineProbe, model=artifact, glow={"recalibrate": True}
+    )
+    with pytest.raises(ConfigError, match="run Cerebro with runonce=False"):
+        _ = strategy.glow.stream_state

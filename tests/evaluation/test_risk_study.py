@@ -7,9 +7,11 @@ import pytest
 
 from glow_bt.errors import ConfigError, DataError, TooFewBarsError
 from glow_bt.evaluation.risk_study import RISK_LEVELS, check_baselines, run_risk_study
+from glow_bt.features import ContextSpec
 from glow_bt.folds import walk_forward_folds
 from glow_bt.ohlcv import bars_sha256
 from glow_bt.risk import BASELINES
+from glow_bt.training import TrainConfig, return_bars_needed
 from tests.evaluation.risk_studies import CHEAP, fake_flow, made_up_study, small_study
 from tests.models import small_config, sp500_bars
 
@@ -163,3 +165,19 @@ def test_forecasts_and_stamps_belong_together():
         replace(study, stamps=study.stamps[:-1])
     with pytest.raises(DataError, match=r"found \{\}"):
         replace(study, forecasts={})
+
+
+def test_the_flow_has_bars_enough_where_the_message_says_so(monkeypatch):
+    """The default flow's need is part of the number, so that nobody has to ask twice."""
+    with pytest.raises(TooFewBarsError) as error:
+        run_risk_study(BARS.iloc[:500], n_folds=2, baselines=["gaussian"])
+    spec, config = ContextSpec(), TrainConfig()
+    for count, suffices in ((error.value.needed, True), (error.value.needed - 1, False)):
+        folds = walk_forward_folds(count, 2, purge=62)
+        past = folds[0].test.start - folds[0].train.start
+        assert (past >= return_bars_needed(spec, config)) >= suffices
+
+
+def test_a_level_that_no_return_is_expected_beyond_is_refused_before_any_work():
+    with pytest.raises(TooFewBarsError, match=r"testing the level 1e-07 needs at least 16666667"):
+        run_risk_study(BARS, levels=(1e-7, 0.05), n_folds=2, baselines=CHEAP, flow=fake_flow)

@@ -1,5 +1,7 @@
 """Models that follow one another."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,3 +108,15 @@ def test_stamps_of_a_schedule_without_zone_are_utc(bars):
     elsewhere = bars.index[WARM_UP + 50].tz_convert("Asia/Tokyo")
     for stamp in (naive, elsewhere):
         assert ScheduledScorer([(stamp, small_artifact())]).starts == [bars.index[WARM_UP + 50]]
+
+
+def test_models_of_bars_of_different_intervals_make_no_schedule():
+    artifact = small_artifact()
+    hourly = replace(
+        artifact,
+        returns=replace(artifact.returns, bar_seconds=3600.0),
+        training=replace(artifact.training, bar_seconds=3600.0),
+    )
+    starts = pd.date_range("2010-01-01", periods=2, tz="UTC")
+    with pytest.raises(ConfigError, match=r"one interval, found intervals of \[3600.0, 86400.0\]"):
+        ScheduledScorer([(starts[0], artifact), (starts[1], hourly)])
