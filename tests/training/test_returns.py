@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from glow_bt.errors import DataError, FeatureError, TooFewBarsError
-from glow_bt.features import ContextSpec, context_rows
+from glow_bt.features import ContextSpec, Scaler, context_rows
 from glow_bt.flows import UnivariateFlow
 from glow_bt.training import TrainConfig
 from glow_bt.training import returns as module
@@ -298,3 +299,35 @@ def test_a_number_of_the_context_that_never_varies_is_refused(bars):
     spec = ContextSpec(volume=False)
     model, _ = ReturnFitter(CONFIG).fit(flat, stamps, DAY, spec)
     assert len(model.scaler.names) == 19
+
+
+def relabelled(bars, index):
+    """Real days as bars of another kind of market."""
+    return bars[0][: len(index)], index[: len(bars[0])].as_unit("ns").asi8
+
+
+def hours_of(kind):
+    if kind != "exchange":
+        return pd.date_range("2024-01-01", periods=500, freq=kind, tz="UTC")
+    hours = pd.date_range("2024-01-01", periods=5000, freq="h", tz="UTC")
+    opened = (hours.hour >= 14) & (hours.hour < 21) & (hours.day_of_week < 5)
+    return hours[opened][:500]
+
+
+@pytest.mark.parametrize("kind", ["h", "4h", "6h", "8h", "12h", "exchange"])
+def test_a_calendar_of_few_hours_or_no_weekends_is_learnt(bars, kind):
+    """Some of its waves never move at such bars, or by rounding only."""
+    index = hours_of(kind)
+    array, stamps = relabelled(bars, index)
+    seconds = 3600.0 * {"4h": 4, "6h": 6, "8h": 8, "12h": 12}.get(kind, 1)
+    spec = ContextSpec(calendar=True)
+    model, _ = ReturnFitter(CONFIG).fit(array, stamps, seconds, spec)
+    rows = model.contexts(array, stamps)
+    assert np.abs(rows.values[:, -13:]).max() < 20
+    assert np.isfinite(model.distribution(rows).quantile(0.01)).all()
+    fixed = [n for n, s in zip(spec.names, model.scaler.scale, strict=True) if s == 1.0]
+    assert ("day_sin_3" in fixed) == (kind in {"4h", "8h", "12h"})
+    assert ("weekend" in fixed) == (kind == "exchange")
+    if kind == "h":
+        values = context_rows(array, stamps, seconds, spec).values
+        assert model.scaler == Scaler.fit(values, spec.names)
