@@ -71,7 +71,8 @@ bench-density: $(STAMP)
 
 bench-risk: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.select_settings $(BTC_BARS) > benchmarks/risk/select_settings.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.portfolio $(PERPETUALS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.portfolio $(if $(PERPETUALS),--perpetuals "$(PERPETUALS)")
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.fidelity $(if $(BTC_BARS),--btc "$(BTC_BARS)")
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

@@ -14,8 +14,10 @@ from datafeeds.samples import load_sp500
 from glow_bt.artifact import save_artifact
 from glow_bt.cli.app import app
 from glow_bt.evaluation.results_index import results_table
+from glow_bt.evaluation.risk_index import risk_tables
 from glow_bt.ohlcv import write_bars
 from glow_bt.training import TrainConfig, train
+from tests.models import small_artifact, unseen_bars
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,6 +49,23 @@ def test_the_flow_example_runs_as_written(tmp_path, monkeypatch, capsys):
         runpy.run_path("example.py")
     calm, wild = map(float, capsys.readouterr().out.strip(" []\n").split())
     assert wild < 3 * calm < 0
+
+
+def test_the_risk_example_runs_as_written(tmp_path, monkeypatch, capsys):
+    code = re.search(r"<!-- example: risk -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    save_artifact(small_artifact(), tmp_path / "models" / "btc")
+    write_bars(unseen_bars(100), tmp_path / "unseen.parquet")
+    (tmp_path / "example.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("example.py")
+    var, shortfall, probability = map(float, capsys.readouterr().out.split())
+    assert shortfall < 0 > var
+    assert 0 < probability < 0.5
+
+
+def test_the_risk_tables_are_those_of_the_committed_reports():
+    shown = re.search(r"<!-- risk: .*? -->\n(.*?)\n<!-- end of risk -->", README, re.DOTALL)
+    assert shown.group(1) == risk_tables(ROOT / "results")
 
 
 def test_every_command_line_in_readme_is_a_real_one():
