@@ -37,7 +37,7 @@ def _cheap_flow(monkeypatch):
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory):
     path = tmp_path_factory.mktemp("risk") / "bars.csv"
-    sp500_bars(0, 800).to_csv(path)
+    sp500_bars(0, 900).to_csv(path)
     return path
 
 
@@ -45,7 +45,7 @@ def test_it_writes_the_folder_and_prints_the_table(bars, tmp_path, capsys):
     out = tmp_path / "risk"
     assert call(bars, "--out", out, *CHEAP, "--title", "Days") == 0
     captured = capsys.readouterr()
-    assert "480 returns, out of sample" in captured.out
+    assert "540 returns, out of sample" in captured.out
     assert "flow, recalibrated" in captured.out
     assert "McNeil-Frey p" in captured.out
     assert captured.out.splitlines()[-1] == f"wrote {out / 'risk.html'} and {out / 'risk.json'}"
@@ -69,7 +69,7 @@ def test_json_is_one_object_with_what_risk_json_holds(bars, tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said.pop("out") == str(out)
     assert said == json.loads((out / "risk.json").read_text())
-    assert said["n"] == 400
+    assert said["n"] == 450
     assert said["manifest"]["seed"] == said["manifest"]["flow"]["seed"] == 3
     assert said["manifest"]["flow"]["return_members"] == 3
     assert list(said["models"]["flow"]["levels"]) == ["0.02", "0.05", "0.95", "0.98"]
@@ -100,7 +100,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(bars, tmp_path, capsys, args, 
 def test_bars_that_cannot_be_studied_are_exit_code_1(tmp_path, capsys):
     few, flat = tmp_path / "few.csv", tmp_path / "flat.csv"
     sp500_bars(0, 400).to_csv(few)
-    constant = sp500_bars(0, 800)
+    constant = sp500_bars(0, 900)
     constant[["open", "high", "low", "close"]] = 100.0
     constant.to_csv(flat)
     out = tmp_path / "risk"
@@ -113,7 +113,7 @@ def test_bars_that_cannot_be_studied_are_exit_code_1(tmp_path, capsys):
 
 
 def test_a_halted_market_goes_the_whole_way(tmp_path, capsys):
-    bars = sp500_bars(0, 800)
+    bars = sp500_bars(0, 900)
     rows, last = bars.index[600:620], bars["close"].iloc[599]
     bars.loc[rows, ["open", "high", "low", "close"]] = last
     bars.loc[rows, "volume"] = 0.0

@@ -121,7 +121,11 @@ STEPS = [scores, lines, targets, trades, placed]
 
 @pytest.mark.parametrize("step", STEPS)
 def test_no_step_sees_a_later_bar(step, bars, scorer):
-    assert_no_lookahead(lambda known: step(known, scorer), bars, CUTS, ROUNDING)
+    # A recalibrated shortfall is a sum that leaves out what is nothing in all rows.
+    overwritten = 0.0 if scorer.recalibration is None else 1e-13
+    assert_no_lookahead(
+        lambda known: step(known, scorer), bars, CUTS, ROUNDING, overwritten=overwritten
+    )
 
 
 @pytest.mark.parametrize("step", STEPS)

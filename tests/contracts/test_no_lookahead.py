@@ -36,7 +36,7 @@ def with_another_future(bars, cut):
     return changed
 
 
-def assert_no_lookahead(compute, bars, cuts=CUTS, rounding=0.0):
+def assert_no_lookahead(compute, bars, cuts=CUTS, rounding=0.0, overwritten=0.0):
     """Check that `compute(bars)` is, up to each cut, blind to what follows it, to the bit.
 
     Args:
@@ -44,7 +44,8 @@ def assert_no_lookahead(compute, bars, cuts=CUTS, rounding=0.0):
         bars: the whole history.
         cuts: rows whose future is taken away.
         rounding: how far numbers may move, absolutely or relatively, where the future is cut
-            off. Where it is overwritten they may not move at all.
+            off.
+        overwritten: the same where it is overwritten: by default they may not move at all.
     """
     whole = compute(bars)
     assert whole.index.equals(bars.index)
@@ -57,8 +58,8 @@ def assert_no_lookahead(compute, bars, cuts=CUTS, rounding=0.0):
             left = np.ascontiguousarray(whole.iloc[known].to_numpy())
             right = np.ascontiguousarray(compute(others).iloc[known].to_numpy())
             moved = left.view(np.int64) != right.view(np.int64)
-            if future == "cut off" and rounding:
-                moved &= ~np.isclose(left, right, rtol=rounding, atol=rounding, equal_nan=True)
+            if allowed := rounding if future == "cut off" else overwritten:
+                moved &= ~np.isclose(left, right, rtol=allowed, atol=allowed, equal_nan=True)
             assert not moved.any(), (
                 f"with the future of row {cut} {future}, rows {np.flatnonzero(moved.any(axis=1))} "
                 f"of {list(whole.columns[moved.any(axis=0)])} moved"
