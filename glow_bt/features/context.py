@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ _BEND = 3.0
 _WEEKEND = 5 / 7
 # Windows that are multiplied at a time: what stays in the cache of one core.
 _BLOCK_ROWS = 1024
+_FEW_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -266,12 +268,23 @@ def _ewma(
     values: FloatArray, half_lives: list[float] | tuple[float, ...], spec: ContextSpec
 ) -> FloatArray:
     """Return (N, K) weighted means of the last `window` of values (T,), one a half-life."""
-    ages = np.arange(spec.window)[::-1, None]
-    weights = 0.5 ** (ages / np.asarray(half_lives))
-    weights /= weights.sum(axis=0)
+    weights = _weights(spec.window, tuple(half_lives))
+    count = len(values) - spec.window + 1
+    if count <= _FEW_ROWS:  # a view costs more than a copy of so few
+        return np.array([values[i : i + spec.window] for i in range(count)]) @ weights
     windows = np.lib.stride_tricks.sliding_window_view(values, spec.window)
     starts = range(0, len(windows), _BLOCK_ROWS)
     return np.concatenate([windows[i : i + _BLOCK_ROWS] @ weights for i in starts])
+
+
+@lru_cache(maxsize=64)
+def _weights(window: int, half_lives: tuple[float, ...]) -> FloatArray:
+    """Return (window, K) weights of the oldest to the latest value, one column a half-life."""
+    ages = np.arange(window)[::-1, None]
+    weights: FloatArray = 0.5 ** (ages / np.asarray(half_lives))
+    weights /= weights.sum(axis=0)
+    weights.flags.writeable = False
+    return weights
 
 
 def _bent(values: FloatArray) -> FloatArray:

@@ -256,9 +256,9 @@ class Recalibrated:
             if not 0 < side * w < _REACH:
                 continue
             outer = q + np.maximum(q / w, _LEAST_SLOPE) * (side * _REACH - w)
-            at = 0 if last == 0 else len(self.normal)
-            self.normal = np.insert(self.normal, at, side * _REACH)
-            self.knots = np.insert(self.knots, at, outer, axis=1)
+            order = 1 if last else -1
+            self.normal = np.concatenate([self.normal, np.array([side * _REACH])][::order])
+            self.knots = np.concatenate([self.knots, outer[:, None]][::order], axis=1)
 
     def _shortfall(self, p: float) -> Floats:
         count = len(self.knots)
