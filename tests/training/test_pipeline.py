@@ -19,6 +19,7 @@ from glow_bt.features import (
     context_rows,
     volatility_array,
 )
+from glow_bt.flows import make_flow, tails_of
 from glow_bt.folds import chronological_split
 from glow_bt.likelihood import LikelihoodFilter
 from glow_bt.ohlcv import bars_sha256
@@ -395,3 +396,13 @@ def test_the_bars_asked_for_suffice(bars):
 def test_hardly_any_bars_at_all(bars):
     with pytest.raises(TooFewBarsError, match="needs at least 752 bars, found 10"):
         train(bars.iloc[:10], TrainConfig())
+
+
+def test_a_state_flow_without_tails_is_trained_too(bars, monkeypatch):
+    def without_tails(family, num_features, **settings):
+        return make_flow(family, num_features, tails=False, **settings)
+
+    monkeypatch.setattr("glow_bt.training.fitter.make_flow", without_tails)
+    artifact = train(bars, QUICK)
+    assert tails_of(artifact.state_flow) is None
+    assert np.isfinite(artifact.training.metrics["state_test_nll"])
