@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,8 +49,36 @@ class FilteredVariance:
     log_likelihood: float
 
 
+class _FilteredBaseline(ABC):
+    """What is forecast from a filtered variance: mean + sigma_t Z, Z of the model's shape."""
+
+    name: str
+    min_bars: int
+    has_density: bool
+
+    @abstractmethod
+    def filter(self, returns: Floats, fit: range, stop: int) -> FilteredVariance:
+        """Estimate on `fit` and filter on to `stop`; sigma starts at `fit.start`."""
+
+    def forecast(
+        self,
+        returns: Floats,
+        *,
+        fit: slice | range,
+        first: int,
+        stop: int,
+        levels: Sequence[float],
+    ) -> Forecasts:
+        """Forecast each return in [first, stop), the variance filtered on through every bar."""
+        fit = check_request(self, returns, fit=fit, first=first, stop=stop, levels=levels)
+        path = self.filter(returns, fit, stop)
+        sigma = path.sigma[first - fit.start :]
+        distribution = LocationScale(np.full(len(sigma), path.mean), sigma, path.shape)
+        return forecasts_of(distribution, returns[first:stop], levels)
+
+
 @dataclass(frozen=True)
-class EwmaBaseline:
+class EwmaBaseline(_FilteredBaseline):
     """RiskMetrics: sigma_t^2 = decay sigma_{t-1}^2 + (1 - decay) r_{t-1}^2, normal, mean 0.
 
     J.P. Morgan/Reuters 1996, RiskMetrics Technical Document, section 5.2. The first variance is
@@ -77,22 +106,9 @@ class EwmaBaseline:
         """
         return _filter(self, returns, fit, stop, "ewma", "normal", self.decay)
 
-    def forecast(
-        self,
-        returns: Floats,
-        *,
-        fit: slice | range,
-        first: int,
-        stop: int,
-        levels: Sequence[float],
-    ) -> Forecasts:
-        """Forecast each return in [first, stop) by N(0, sigma_t^2)."""
-        fit = check_request(self, returns, fit=fit, first=first, stop=stop, levels=levels)
-        return _forecasts(self.filter(returns, fit, stop), returns, fit, first, stop, levels)
-
 
 @dataclass(frozen=True)
-class GarchBaseline:
+class GarchBaseline(_FilteredBaseline):
     """Constant mean, GARCH(1,1), GJR-GARCH(1,1,1) or EGARCH(1,1,1) by maximum likelihood.
 
     Sigma stays between 1e-4 standard deviations and ten times the largest residual of the returns
@@ -120,22 +136,9 @@ class GarchBaseline:
         """
         return _filter(self, returns, fit, stop, self.process, self.shape, None)
 
-    def forecast(
-        self,
-        returns: Floats,
-        *,
-        fit: slice | range,
-        first: int,
-        stop: int,
-        levels: Sequence[float],
-    ) -> Forecasts:
-        """Forecast each return in [first, stop) by mean + sigma_t Z with Z of the shape."""
-        fit = check_request(self, returns, fit=fit, first=first, stop=stop, levels=levels)
-        return _forecasts(self.filter(returns, fit, stop), returns, fit, first, stop, levels)
-
 
 @dataclass(frozen=True)
-class FilteredHistoricalSimulation:
+class FilteredHistoricalSimulation(_FilteredBaseline):
     """GARCH(1,1)-t whose standardised returns of the span fitted on replace the Student-t.
 
     Barone-Adesi, Giannopoulos & Vosper 1999, "VaR without correlations for portfolios of
@@ -159,22 +162,9 @@ class FilteredHistoricalSimulation:
         shape = EmpiricalShape(residuals)
         return FilteredVariance(path.mean, path.sigma, shape, path.parameters, path.log_likelihood)
 
-    def forecast(
-        self,
-        returns: Floats,
-        *,
-        fit: slice | range,
-        first: int,
-        stop: int,
-        levels: Sequence[float],
-    ) -> Forecasts:
-        """Forecast each return in [first, stop) by mean + sigma_t times the residuals."""
-        fit = check_request(self, returns, fit=fit, first=first, stop=stop, levels=levels)
-        return _forecasts(self.filter(returns, fit, stop), returns, fit, first, stop, levels)
-
 
 def _filter(
-    baseline: EwmaBaseline | GarchBaseline | FilteredHistoricalSimulation,
+    baseline: _FilteredBaseline,
     returns: Floats,
     fit: range,
     stop: int,
@@ -219,16 +209,3 @@ def _shape(parameters: tuple[float, ...]) -> StandardShape:
         return StudentShape(parameters[0])
     limit = 1 - _MARGIN
     return SkewStudentShape(parameters[0], min(max(parameters[1], -limit), limit))
-
-
-def _forecasts(
-    path: FilteredVariance,
-    returns: Floats,
-    fit: range,
-    first: int,
-    stop: int,
-    levels: Sequence[float],
-) -> Forecasts:
-    sigma = path.sigma[first - fit.start :]
-    distribution = LocationScale(np.full(len(sigma), path.mean), sigma, path.shape)
-    return forecasts_of(distribution, returns[first:stop], levels)
