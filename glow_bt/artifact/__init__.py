@@ -18,7 +18,7 @@ get the same density, round trip, direction, regime and quantiles as on the trai
 from glow_bt.artifact.folder import load_artifact, refuse_existing, save_artifact
 from glow_bt.artifact.manifest import SCHEMA_VERSION, fingerprint
 from glow_bt.artifact.model import Artifact, Reading, TrainingRecord
-from glow_bt.artifact.returns import ReturnModel
+from glow_bt.artifact.returns import ReturnModel, model_inputs
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingRecord",
     "fingerprint",
     "load_artifact",
+    "model_inputs",
     "refuse_existing",
     "save_artifact",
 ]

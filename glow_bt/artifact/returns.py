@@ -17,7 +17,7 @@ from glow_bt.features import ContextRows, ContextSpec, Scaler, context_rows
 from glow_bt.flows import UnivariateFlow
 from glow_bt.fused import FusedUnivariate, SkewedTails
 
-__all__ = ["ReturnModel"]
+__all__ = ["ReturnModel", "model_inputs"]
 
 Floats = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
@@ -63,19 +63,8 @@ class ReturnModel:
         return tuple(sorted(self.flows))
 
     def inputs(self, bars: pd.DataFrame) -> tuple[Floats, Stamps]:
-        """Return bars (T, 5) or (T, 6) in the order of `spec.columns`, and their stamps (T,).
-
-        Raises:
-            DataError: if a valid bar frame lacks a column that the model was trained with.
-        """
-        missing = [name for name in self.spec.columns if name not in bars.columns]
-        if missing:
-            raise DataError(
-                f"expected bars with {', '.join(missing)}, which the model was trained with, "
-                f"found {', '.join(map(str, bars.columns))}; give them, or train without"
-            )
-        stamps_ns = cast("pd.DatetimeIndex", bars.index).as_unit("ns").asi8
-        return bars[list(self.spec.columns)].to_numpy(), stamps_ns
+        """Return a valid bar frame as `model_inputs` does, with the columns of the spec."""
+        return model_inputs(bars, self.spec.columns)
 
     def contexts(self, bars: Floats, stamps_ns: Stamps) -> ContextRows:
         """Return scaled contexts and volatility of bars min_bars - 1 .. T - 1.
@@ -124,3 +113,19 @@ class ReturnModel:
     @cached_property
     def _fused(self) -> dict[int, FusedUnivariate]:
         return {horizon: flow.fused() for horizon, flow in self.flows.items()}
+
+
+def model_inputs(bars: pd.DataFrame, columns: tuple[str, ...]) -> tuple[Floats, Stamps]:
+    """Return a valid bar frame as an array (T, len(columns)) and stamps (T,) of bar opens.
+
+    Raises:
+        DataError: if it lacks a column that a model was trained with.
+    """
+    missing = [name for name in columns if name not in bars.columns]
+    if missing:
+        raise DataError(
+            f"expected bars with {', '.join(missing)}, which the model was trained with, "
+            f"found {', '.join(map(str, bars.columns))}; give them, or train without"
+        )
+    stamps_ns = cast("pd.DatetimeIndex", bars.index).as_unit("ns").asi8
+    return bars[list(columns)].to_numpy(), stamps_ns

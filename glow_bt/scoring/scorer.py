@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from glow_bt.artifact import Artifact
-from glow_bt.errors import ConfigError, DataError, LookAheadError, TooFewBarsError
+from glow_bt.artifact import Artifact, model_inputs
+from glow_bt.errors import ConfigError, LookAheadError, TooFewBarsError
 from glow_bt.ohlcv import BAR_COLUMNS, utc_stamp, validate_bars
 from glow_bt.risk.forecasts import ReturnDistribution
 from glow_bt.risk.recalibration import Recalibration
@@ -220,16 +220,9 @@ class _ModelScorer:
         frame = validate_bars(bars)
         if len(frame) < self.min_bars:
             raise TooFewBarsError(self.min_bars, len(frame), "scoring")
-        missing = [name for name in self.columns if name not in frame.columns]
-        if missing:
-            raise DataError(
-                f"expected bars with {', '.join(missing)}, which the model was trained with, "
-                f"found {', '.join(frame.columns)}; give them, or train without"
-            )
-        index = cast("pd.DatetimeIndex", frame.index)
-        stamps = index.as_unit("ns").asi8
+        array, stamps = model_inputs(frame, self.columns)
         check_interval(stamps, self.bar_seconds)
-        return stamps, frame[list(self.columns)].to_numpy(), index
+        return stamps, array, cast("pd.DatetimeIndex", frame.index)
 
 
 class Scorer(_ModelScorer):

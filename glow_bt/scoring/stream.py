@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,20 @@ class StreamState:
     Attributes:
         recalibration: as it stands after the last bar.
         stamp_ns: open stamp of that bar; None before the first.
+        horizon: bars ahead of the forecasts that it followed.
     """
 
     recalibration: Recalibration
     stamp_ns: int | None = None
+    horizon: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as JSON values; `from_dict` gets every bit of it back."""
-        return {"recalibration": self.recalibration.to_dict(), "stamp_ns": self.stamp_ns}
+        return {
+            "recalibration": self.recalibration.to_dict(),
+            "stamp_ns": self.stamp_ns,
+            "horizon": self.horizon,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StreamState:
@@ -43,15 +49,18 @@ class StreamState:
         Raises:
             ConfigError: if the values are incomplete or cannot be a state's.
         """
-        if set(values) != {"recalibration", "stamp_ns"}:
+        if set(values) != {"recalibration", "stamp_ns", "horizon"}:
             raise ConfigError(
-                "expected the state of a stream, recalibration and stamp_ns, found "
+                "expected the state of a stream, recalibration and stamp_ns with a horizon, found "
                 f"{sorted(values)}; start anew"
             )
-        stamp = values["stamp_ns"]
-        return cls(
-            Recalibration.from_dict(values["recalibration"]), None if stamp is None else int(stamp)
-        )
+        stamp, horizon = values["stamp_ns"], values["horizon"]
+        if type(horizon) is not int or type(stamp) not in {int, type(None)}:
+            raise ConfigError(
+                "expected a stamp in whole nanoseconds and a horizon in whole bars, found "
+                f"{stamp!r} and {horizon!r}; start anew"
+            )
+        return cls(Recalibration.from_dict(values["recalibration"]), stamp, horizon)
 
 
 class ScoreStream:
@@ -67,7 +76,7 @@ class ScoreStream:
         state: how an earlier stream stood. Default: the start.
 
     Raises:
-        ConfigError: if the scorer does not recalibrate.
+        ConfigError: if the scorer does not recalibrate, or the state is of another horizon.
     """
 
     def __init__(self, scorer: Scorer | ScheduledScorer, state: StreamState | None = None) -> None:
@@ -76,8 +85,13 @@ class ScoreStream:
                 "expected a scorer that recalibrates, found recalibrate=False; without it every "
                 "bar is scored by itself"
             )
+        if state is not None and state.horizon != scorer.horizon:
+            raise ConfigError(
+                f"expected the state of a stream over {scorer.horizon} bars, found one over "
+                f"{state.horizon}; go on with the horizon that it was saved with"
+            )
         self.scorer = scorer
-        self._before = state or StreamState(scorer.recalibration)
+        self._before = state or StreamState(scorer.recalibration, horizon=scorer.horizon)
         self._after = self._before
 
     @property
@@ -140,4 +154,4 @@ class ScoreStream:
                 came_true = np.log(close[-1:] / close[made])
                 latent = own.distribution.rows(slice(row, row + 1)).latent(came_true)
                 recalibration = recalibration.follow(latent)[1]
-        self._after = StreamState(recalibration, stamp_ns)
+        self._after = replace(self._before, recalibration=recalibration, stamp_ns=stamp_ns)

@@ -150,3 +150,19 @@ def test_another_state_is_refused(change):
         StreamState.from_dict(values)
     with pytest.raises(ConfigError, match="expected the state of a stream"):
         StreamState.from_dict({"stamp_ns": 3})
+
+
+@pytest.mark.parametrize("change", [{"stamp_ns": "noon"}, {"stamp_ns": 1.5}, {"horizon": None}])
+def test_a_state_of_rubbish_is_refused(change):
+    values = StreamState(Recalibration()).to_dict() | change
+    with pytest.raises(ConfigError, match="whole nanoseconds and a horizon in whole bars, found"):
+        StreamState.from_dict(values)
+
+
+def test_a_state_of_another_horizon_is_refused():
+    """What followed forecasts over 5 bars says nothing of those over one."""
+    long = Scorer(model_of_two_horizons(), horizon=5, recalibrate=True)
+    saved = ScoreStream(long).state
+    assert saved.horizon == 5
+    with pytest.raises(ConfigError, match="a stream over 1 bars, found one over 5; go on with"):
+        ScoreStream(Scorer(model_of_two_horizons(), recalibrate=True), saved)
