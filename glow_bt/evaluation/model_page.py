@@ -60,6 +60,7 @@ def write_model_page(
     *,
     title: str,
     var_level: float,
+    var_horizon: int = 1,
     latents: pd.DataFrame | None = None,
     training: Sequence[Mapping[str, Any]] = (),
     fold_bounds: Sequence[pd.Timestamp] = (),
@@ -75,6 +76,7 @@ def write_model_page(
         path: the file; it appears whole or not at all.
         title: heading of the page.
         var_level: tail probability of the column var.
+        var_horizon: bars that it is for.
         latents: columns z1, z2, ... and regime by bar open. Left out: no such picture.
         training: for each fold a label and the lists train_nll and validation_nll, one value
             an epoch. Left out: no such picture.
@@ -96,7 +98,7 @@ def write_model_page(
     pictures = [
         regime_picture(states, fold_bounds),
         likelihood_picture(states, fold_bounds),
-        var_picture(states, var_level, fold_bounds),
+        var_picture(states, var_level, fold_bounds, var_horizon),
         exposure_picture(states, fold_bounds),
         equity_picture(states, benchmark, fold_bounds),
     ]

@@ -116,18 +116,23 @@ def likelihood_picture(states: pd.DataFrame, bounds: Bounds = ()) -> Picture:
     )
 
 
-def var_picture(states: pd.DataFrame, level: float, bounds: Bounds = ()) -> Picture:
-    """Log returns against the VaR forecast a bar before, violations marked.
+def var_picture(
+    states: pd.DataFrame, level: float, bounds: Bounds = (), horizon: int = 1
+) -> Picture:
+    """Log returns against the VaR forecast before them, violations marked.
 
     Args:
-        states: the run's states; var at bar t is about the return of bar t + 1.
+        states: the run's states; var at bar t is about the return from bar t to t + horizon.
         level: tail probability of the VaR.
         bounds: stamps at which a new model takes over.
+        horizon: bars that a return is over; those shown do not overlap.
     """
     stamps = time_of(states.index)
-    times = stamps[1:]
-    returns = np.diff(np.log(column_of(states, "close")))
-    var = column_of(states, "var")[:-1]
+    log_close, var = np.log(column_of(states, "close")), column_of(states, "var")
+    first = int(np.isfinite(var).argmax()) % horizon
+    made = np.arange(first, len(states) - horizon, horizon)
+    times, var = stamps[made + horizon], var[made]
+    returns = log_close[made + horizon] - log_close[made]
     known = np.isfinite(var) & np.isfinite(returns)
     hits = np.zeros(len(returns), dtype=bool)
     hits[known] = returns[known] < var[known]
@@ -150,11 +155,13 @@ def var_picture(states: pd.DataFrame, level: float, bounds: Bounds = ()) -> Pict
         mark_bounds(axes, bounds)
         date_axis(axes, stamps)
         legend_above(axes)
+    subject = "Each bar's return" if horizon == 1 else f"The return over every {horizon} bars"
+    before = "one bar" if horizon == 1 else f"{horizon} bars"
     return drawn.picture(
         "var",
         title=f"Returns against {_percent(level)} VaR",
         caption=sentences(
-            "Each bar's return and the loss that the model, one bar before, expected to be "
+            f"{subject} and the loss that the model, {before} before, expected to be "
             f"exceeded {_percent(level)} of the time.",
             _var_verdict(hits[known], level),
             bounds_note(bounds),

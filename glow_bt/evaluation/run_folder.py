@@ -183,6 +183,7 @@ def write_pages(run: Run) -> None:
         training=[{"label": fold["label"], **fold["history"]["state"]} for fold in folds],
         fold_bounds=[pd.Timestamp(fold["valid_from"]) for fold in folds[1:]],
         var_level=min(VAR_LEVELS),
+        var_horizon=run.manifest["trading"].get("var_horizon", 1),
         benchmark=run.equity.get(_BENCHMARK),
         facts=_facts(run),
     )

@@ -190,6 +190,19 @@ def test_var_is_about_the_next_bar(drawn):
     assert "2 violations in 4 bars, 0.2 expected" in picture.caption
 
 
+def test_var_over_several_bars_is_about_their_return(drawn):
+    """Of two bars at a time from the first forecast on, so that no bar counts twice."""
+    states = made_up_states(6)
+    states["close"] = [100.0, 100.0, 95.0, 90.0, 90.0, 89.0]
+    states["var"] = [np.nan, -0.05, -9.0, -0.02, -9.0, -9.0]
+    picture = pictures.var_picture(states, 0.05, horizon=2)
+    marks = line(drawn[0].axes[0], "violation")
+    assert list(pd.DatetimeIndex(marks.get_xdata()).tz_localize("UTC")) == [states.index[3]]
+    np.testing.assert_allclose(marks.get_ydata(), [np.log(0.9)])
+    assert "1 violations in 2 bars" in picture.caption
+    assert "The return over every 2 bars and the loss that the model, 2 bars" in picture.caption
+
+
 @pytest.mark.parametrize("num_bars", [1000, 33_000])
 def test_no_violation_is_lost(drawn, num_bars):
     states = made_up_states(num_bars, warm_up=200)
