@@ -59,7 +59,8 @@ class BybitServer:
 
     Args:
         port: 0 takes any free one.
-        now: the exchange's clock, standing still; None takes the computer's.
+        now: the exchange's clock: a stamp at which it stands still, or a callable that gives
+            epoch milliseconds; None takes the computer's.
         wide: which rows a span wider than the limit gives: "latest" or "earliest".
     """
 
@@ -109,6 +110,8 @@ class BybitServer:
     def now_ms(self):
         if self.now is None:
             return time.time_ns() // 1_000_000
+        if callable(self.now):
+            return int(self.now())
         return pd.Timestamp(self.now, tz="UTC").value // 1_000_000
 
     def reply(self, path):
