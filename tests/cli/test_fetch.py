@@ -9,7 +9,8 @@ import pytest
 
 from glow_bt.cli import main
 from glow_bt.ohlcv import read_bars
-from tests.datafeeds.bybit_server import FAULTS, BybitServer
+from tests.datafeeds.bybit_faults import FAULTS
+from tests.datafeeds.bybit_server import BybitServer
 from tests.datafeeds.random_bars import make_bars
 
 

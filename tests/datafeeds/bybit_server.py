@@ -1,4 +1,4 @@
-"""A loopback server that speaks Bybit v5: instruments, server time and klines, with faults.
+"""A loopback server that speaks Bybit v5 over HTTP, with faults.
 
 In a test::
 
@@ -12,70 +12,85 @@ For people, filled with a file of bars::
     python tests/datafeeds/bybit_server.py BARS --symbol BTCUSDT --timeframe 1h --port 8765
 
 Answers have the shapes that Bybit's were recorded with: text numbers, newest row first, the
-forming bar included, 200 rows unless asked, 1,000 at most.
+forming bar included, 200 rows unless asked, 1,000 at most. Faults are in `bybit_faults`.
 """
 
 import argparse
 import contextlib
+import hashlib
+import hmac
 import json
-import math
-import socket
-import struct
 import threading
 import time
 from collections import defaultdict, deque
-from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
 import pandas as pd
 
 from glow_bt.ohlcv import read_bars
+from tests.datafeeds.bybit_faults import Reply
+from tests.datafeeds.bybit_histories import (
+    funding_history,
+    kline_history,
+    mark_history,
+    open_interest_history,
+)
+from tests.datafeeds.bybit_http import ExchangeHTTPServer
 
-DEFAULT_LIMIT = 200
-MAX_LIMIT = 1000
 INTERVALS = {
     "1m": "1", "3m": "3", "5m": "5", "15m": "15", "30m": "30", "1h": "60", "2h": "120",
     "4h": "240", "6h": "360", "12h": "720", "1d": "D", "1w": "W",
 }  # fmt: skip
+OPEN_INTEREST_INTERVALS = {
+    "5m": "5min", "15m": "15min", "30m": "30min", "1h": "1h", "4h": "4h", "1d": "1d",
+}  # fmt: skip
 QUOTES = ("USDT", "USDC", "USD", "BTC")
-PREFIX = "/v5/market/"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One HTTP answer; faults make a worse one of it."""
-
-    body: bytes
-    status: int = 200
-    content_type: str = "application/json"
-    stall: float = 0.0
-    reset_after: int | None = None  # bytes of the body that leave before the connection breaks
+RECEIVE_WINDOW_MS = 5000
 
 
 class BybitServer:
-    """Serves bars on 127.0.0.1 until the block is left.
+    """Serves histories on 127.0.0.1 until the block is left.
 
     Args:
         port: 0 takes any free one.
         now: the exchange's clock: a stamp at which it stands still, or a callable that gives
             epoch milliseconds; None takes the computer's.
         wide: which rows a span wider than the limit gives: "latest" or "earliest".
+        latency: seconds before each answer.
+        rate_limit: requests within any second above which it answers 10006 instead, and counts
+            the `violations`; None: no limit.
     """
 
-    def __init__(self, *, port=0, now=None, wide="latest"):
+    def __init__(self, *, port=0, now=None, wide="latest", latency=0.0, rate_limit=None):
         self.now = now
         self.wide = wide
+        self.latency = latency
+        self.rate_limit = rate_limit
+        self.violations = 0
         self.requests = []  # (endpoint, query) in order of arrival
+        self.maintenances = []  # rows of system/status
         self._instruments = defaultdict(dict)
-        self._klines = {}
+        self._histories = {}
+        self._trades = {}
+        self._books = {}
+        self._keys = {}
         self._scripts = defaultdict(deque)
+        self._arrivals = deque()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._http = _HTTPServer(("127.0.0.1", port), _Handler)
-        self._http.exchange = self
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+        self._http = ExchangeHTTPServer(("127.0.0.1", port), self)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._answers = {
+            "time": self._time,
+            "instruments-info": self._instruments_info,
+            "kline": self._kline,
+            "mark-price-kline": self._mark,
+            "funding/history": self._funding,
+            "open-interest": self._open_interest,
+            "recent-trade": self._recent_trade,
+            "orderbook": self._orderbook,
+            "system/status": self._system_status,
+        }
 
     @property
     def url(self):
@@ -94,18 +109,46 @@ class BybitServer:
     def add_bars(self, symbol, timeframe, bars, *, category="linear"):
         """List an instrument and its bars; those that open after `now` are not served yet."""
         self.add_instrument(symbol, category=category, listed=bars.index[0])
-        self._klines[category, symbol, INTERVALS[timeframe]] = _Series(bars, category)
+        self._add("kline", symbol, category, timeframe, kline_history(bars, category))
+
+    def add_mark(self, symbol, timeframe, bars, *, category="linear"):
+        """Mark prices of a listed instrument: the first four columns of bars."""
+        self._add("mark", symbol, category, timeframe, mark_history(bars))
+
+    def add_funding(self, symbol, rates, *, category="linear"):
+        """Funding rates of a listed instrument: a Series by stamp."""
+        self._add("funding", symbol, category, "", funding_history(symbol, rates))
+
+    def add_open_interest(self, symbol, timeframe, contracts, *, category="linear"):
+        """Open interest of a listed instrument: a Series by stamp."""
+        self._add("oi", symbol, category, timeframe, open_interest_history(contracts))
 
     def add_instrument(self, symbol, *, category="linear", listed=None):
-        self._instruments[category][symbol] = _instrument(symbol, category, listed)
+        if symbol not in self._instruments[category]:
+            self._instruments[category][symbol] = _instrument(symbol, category, listed)
+
+    def add_trades(self, symbol, trades, *, category="linear"):
+        """Recent trades, newest first, in the recorded form."""
+        self.add_instrument(symbol, category=category)
+        self._trades[category, symbol] = list(trades)
+
+    def set_book(self, symbol, book, *, category="linear"):
+        """The result of orderbook, in the recorded form."""
+        self.add_instrument(symbol, category=category)
+        self._books[category, symbol] = book
+
+    def add_key(self, key, secret, **facts):
+        """Accept signed requests; the facts go into the answer of user/query-api."""
+        self._keys[key] = (secret, facts)
 
     def script(self, endpoint, faults):
-        """Let the next answers of kline, time or instruments-info go wrong; None is a good one."""
+        """Let the next answers of an endpoint, such as kline, go wrong; None is a good one."""
         with self._lock:
             self._scripts[endpoint].extend(faults)
 
     def count(self, endpoint):
-        return sum(name == endpoint for name, _ in self.requests)
+        with self._lock:
+            return sum(name == endpoint for name, _ in self.requests)
 
     def now_ms(self):
         if self.now is None:
@@ -114,26 +157,48 @@ class BybitServer:
             return int(self.now())
         return pd.Timestamp(self.now, tz="UTC").value // 1_000_000
 
-    def reply(self, path):
+    def reply(self, path, headers=()):
         parts = urlsplit(path)
-        endpoint = parts.path.removeprefix(PREFIX)
+        endpoint = parts.path.removeprefix("/v5/").removeprefix("market/")
         query = dict(parse_qsl(parts.query))
         with self._lock:
             self.requests.append((endpoint, query))
+            wait = self._over_limit()
             faults = self._scripts[endpoint]
-            fault = faults.popleft() if faults else None
-        answers = {
-            "time": self._time,
-            "instruments-info": self._instruments_info,
-            "kline": self._kline,
-        }
-        if endpoint not in answers:
+            fault = faults.popleft() if faults and not wait else None
+        self.wait(self.latency)
+        if wait:
+            return self._too_many(wait)
+        if endpoint == "user/query-api":
+            answer = self._query_api(parts.query, headers)
+        elif endpoint in self._answers:
+            answer = self._answers[endpoint](query)
+        else:
             return Reply(b"404 page not found", 404, "text/plain")
-        reply = Reply(json.dumps(answers[endpoint](query)).encode())
+        reply = Reply(json.dumps(answer).encode())
         return reply if fault is None else fault(reply)
 
     def wait(self, seconds):
-        self._stopping.wait(seconds)
+        if seconds:
+            self._stopping.wait(seconds)
+
+    def _over_limit(self):
+        """Seconds until the next request is welcome, 0 if this one is."""
+        if self.rate_limit is None:
+            return 0.0
+        now = time.monotonic()
+        while self._arrivals and self._arrivals[0] <= now - 1.0:
+            self._arrivals.popleft()
+        self._arrivals.append(now)
+        if len(self._arrivals) <= self.rate_limit:
+            return 0.0
+        self.violations += 1
+        return max(self._arrivals[0] + 1.0 - now, 1e-3)
+
+    def _too_many(self, wait):
+        answer = self._answer({}, 10006, "Too many visits. Exceeded the API Rate Limit.")
+        reset = (("X-Bapi-Limit-Reset-Timestamp", str(self.now_ms() + round(1000 * wait))),)
+        return Reply(json.dumps(answer).encode(), headers=reset)
 
     def _answer(self, result, code=0, message="OK"):
         return {
@@ -143,6 +208,9 @@ class BybitServer:
             "retExtInfo": {},
             "time": self.now_ms(),
         }
+
+    def _add(self, kind, symbol, category, timeframe, history):
+        self._histories[kind, category, symbol, timeframe] = history
 
     def _time(self, _query):
         now = self.now_ms()
@@ -155,46 +223,86 @@ class BybitServer:
         return self._answer({"category": category, "list": found, "nextPageCursor": ""})
 
     def _kline(self, query):
+        return self._klines("kline", query)
+
+    def _mark(self, query):
+        return self._klines("mark", query)
+
+    def _klines(self, kind, query):
+        category, symbol = query.get("category", "linear"), query.get("symbol")
+        names = {code: name for name, code in INTERVALS.items()}
+        history = self._found(kind, query, names.get(query.get("interval")))
+        if isinstance(history, dict):
+            return history
+        limit = min(int(query.get("limit", 200)), 1000)
+        rows = history.rows(query.get("start"), query.get("end"), limit, self.wide, self.now_ms())
+        return self._answer({"category": category, "symbol": symbol, "list": rows})
+
+    def _funding(self, query):
+        history = self._found("funding", query, "")
+        if isinstance(history, dict):
+            return history
+        start, end = query.get("startTime"), query.get("endTime")
+        if start is not None and end is None:
+            return self._answer({}, 10001, "endTime is required with startTime")
+        limit = min(int(query.get("limit", 200)), 200)
+        rows = history.rows(start, end, limit, "latest", self.now_ms())
+        return self._answer({"category": query["category"], "list": rows})
+
+    def _open_interest(self, query):
+        names = {code: name for name, code in OPEN_INTEREST_INTERVALS.items()}
+        history = self._found("oi", query, names.get(query.get("intervalTime")))
+        if isinstance(history, dict):
+            return history
+        limit, skip = min(int(query.get("limit", 50)), 200), int(query.get("cursor") or 0)
+        span = query.get("startTime"), query.get("endTime")
+        rows = history.rows(*span, limit + 1, "latest", self.now_ms(), skip)
+        cursor = str(skip + limit) if len(rows) > limit else ""
+        line = {"symbol": query["symbol"], "category": query["category"]}
+        return self._answer({**line, "list": rows[:limit], "nextPageCursor": cursor})
+
+    def _found(self, kind, query, timeframe):
+        """A history, or the answer that refuses it."""
         category, symbol = query.get("category", "linear"), query.get("symbol")
         if symbol not in self._instruments[category]:
             return self._answer({}, 10001, "Not supported symbols")
-        series = self._klines.get((category, symbol, query.get("interval")))
-        if series is None:
-            return self._answer({}, 10001, "Invalid period!")
-        limit = min(int(query.get("limit", DEFAULT_LIMIT)), MAX_LIMIT)
-        rows = series.rows(query.get("start"), query.get("end"), limit, self.wide, self.now_ms())
-        return self._answer({"category": category, "symbol": symbol, "list": rows})
+        found = self._histories.get((kind, category, symbol, timeframe))
+        return self._answer({}, 10001, "Invalid period!") if found is None else found
 
+    def _recent_trade(self, query):
+        found = self._trades.get((query.get("category", "linear"), query.get("symbol")))
+        if found is None:
+            return self._answer({}, 10001, "Not supported symbols")
+        rows = found[: min(int(query.get("limit", 500)), 1000)]
+        return self._answer({"category": query.get("category", "linear"), "list": rows})
 
-class _Series:
-    def __init__(self, bars, category):
-        self._stamps = bars.index.as_unit("ms").asi8
-        self._prices = bars[["open", "high", "low", "close"]].to_numpy()
-        # Inverse contracts count volume in dollars and turnover in coins.
-        coins, money = bars["volume"].to_numpy(), (bars["volume"] * bars["close"]).to_numpy()
-        self._amounts = np.column_stack(
-            [money, coins] if category == "inverse" else [coins, money]
-        )
+    def _orderbook(self, query):
+        found = self._books.get((query.get("category", "linear"), query.get("symbol")))
+        if found is None:
+            return self._answer({}, 10001, "Not supported symbols")
+        depth = int(query.get("limit", 25))
+        return self._answer({**found, "b": found["b"][:depth], "a": found["a"][:depth]})
 
-    def rows(self, start, end, limit, wide, now_ms):
-        last = now_ms if end is None else min(int(end), now_ms)
-        low = 0 if start is None else np.searchsorted(self._stamps, int(start))
-        high = np.searchsorted(self._stamps, last, side="right")
-        earliest = start is not None and (end is None or wide == "earliest")
-        chosen = range(low, high)[:limit] if earliest else range(low, high)[-limit:]
-        return [self._row(i) for i in reversed(chosen)]
+    def _system_status(self, _query):
+        return self._answer({"list": self.maintenances})
 
-    def _row(self, i):
-        numbers = (*self._prices[i].tolist(), *self._amounts[i].tolist())
-        return [str(self._stamps[i]), *map(_text, numbers)]
-
-
-def _text(number):
-    """The shortest text that reads back as the same number, without an exponent."""
-    text = repr(number)
-    if "e" in text:
-        return np.format_float_positional(number, trim="-")
-    return text.removesuffix(".0")
+    def _query_api(self, query, headers):
+        key, stamp = headers.get("X-BAPI-API-KEY"), headers.get("X-BAPI-TIMESTAMP")
+        if key not in self._keys:
+            return self._answer({}, 10003, f"API key is invalid: {key}.")
+        secret, facts = self._keys[key]
+        if abs(int(stamp) - self.now_ms()) > RECEIVE_WINDOW_MS:
+            return self._answer({}, 10002, "invalid request, please check your server timestamp")
+        text = f"{stamp}{key}{headers.get('X-BAPI-RECV-WINDOW')}{query}"
+        signature = hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(signature, headers.get("X-BAPI-SIGN", "")):
+            return self._answer({}, 10004, "error sign! please check your signature")
+        known = {
+            "id": "13770661", "note": "test", "apiKey": key, "readOnly": 1, "secret": "",
+            "permissions": {"Spot": [], "ContractTrade": []}, "ips": ["*"], "type": 1,
+            "deadlineDay": 83, "expiredAt": "2030-05-15T03:21:05Z", "userID": 24617703,
+        }  # fmt: skip
+        return self._answer(known | facts)
 
 
 def _instrument(symbol, category, listed):
@@ -223,155 +331,6 @@ def _instrument(symbol, category, listed):
     }
 
 
-class _HTTPServer(ThreadingHTTPServer):
-    daemon_threads = True
-    exchange: BybitServer
-
-    def handle_error(self, request, client_address):
-        """Clients that hang up are part of the game."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
-    def do_GET(self):
-        exchange = self.server.exchange
-        reply = exchange.reply(self.path)
-        if reply.stall:
-            exchange.wait(reply.stall)
-        self.send_response(reply.status)
-        self.send_header("Content-Type", reply.content_type)
-        self.send_header("Content-Length", str(len(reply.body)))
-        self.end_headers()
-        if reply.reset_after is None:
-            self.wfile.write(reply.body)
-            self.wfile.flush()
-        else:
-            self.wfile.write(reply.body[: reply.reset_after])
-            self._reset()
-
-    def _reset(self):
-        self.wfile.flush()
-        # A linger of zero seconds makes close() send a reset instead of an orderly end.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-        self.close_connection = True
-
-    def log_message(self, *_):
-        pass
-
-
-def http_status(status, body=b"upstream error", content_type="text/plain"):
-    return lambda reply: replace(reply, status=status, body=body, content_type=content_type)
-
-
-def ret_code(code, message):
-    def fault(reply):
-        answer = json.loads(reply.body) | {"retCode": code, "retMsg": message, "result": {}}
-        return replace(reply, body=json.dumps(answer).encode())
-
-    return fault
-
-
-def body(text, content_type="application/json"):
-    return lambda reply: replace(reply, body=text, content_type=content_type)
-
-
-def edit(change):
-    """Change the answer's JSON in place."""
-
-    def fault(reply):
-        answer = json.loads(reply.body)
-        change(answer)
-        return replace(reply, body=json.dumps(answer).encode())
-
-    return fault
-
-
-def edit_rows(change):
-    """Replace the answer's rows."""
-    return edit(lambda answer: answer["result"].update(list=change(answer["result"]["list"])))
-
-
-def with_cell(field, value):
-    """Put a value into the newest row."""
-
-    def change(rows):
-        for row in rows[:1]:
-            row[field] = value
-        return rows
-
-    return edit_rows(change)
-
-
-def stall(seconds):
-    return lambda reply: replace(reply, stall=seconds)
-
-
-def _forming_bar(answer):
-    """The bar that is forming now before the others, as when the exchange ignores the end."""
-    rows = answer["result"]["list"]
-    if len(rows) > 1:
-        newest, step = int(rows[0][0]), int(rows[0][0]) - int(rows[1][0])
-        forming = newest + (answer["time"] - newest) // step * step
-        rows.insert(0, [str(forming), *rows[0][1:]])
-
-
-HTML = b"<!DOCTYPE html><html><body>Checking your browser...</body></html>"
-BLOCKED = (
-    b"<html>403 ERROR: The Amazon CloudFront distribution is configured to block access "
-    b"from your country.</html>"
-)
-
-# Faults that a client can heal by asking again.
-FAULTS = {
-    "http_403": http_status(403),
-    "http_418": http_status(418),
-    "http_429": http_status(429),
-    "http_500": http_status(500),
-    "http_502": http_status(502, HTML, "text/html"),
-    "http_503": http_status(503),
-    "http_504": http_status(504),
-    "server_timeout": ret_code(10000, "Server Timeout"),
-    "clock": ret_code(10002, "invalid request, please check your server timestamp"),
-    "rate_limit": ret_code(10006, "Too many visits. Exceeded the API Rate Limit."),
-    "server_error": ret_code(10016, "Server error."),
-    "address_limit": ret_code(10018, "Exceeded the IP Rate Limit."),
-    "protection": ret_code(10429, "System level frequency protection"),
-    "truncated": lambda reply: replace(reply, body=reply.body[: math.ceil(len(reply.body) / 2)]),
-    "html": body(HTML, "text/html"),
-    "empty": body(b""),
-    "null": body(b"null"),
-    "array": body(b"[]"),
-    "object": body(b"{}"),
-    "null_result": edit(lambda answer: answer.update(result=None)),
-    "null_list": edit(lambda answer: answer["result"].update(list=None)),
-    "reset": lambda reply: replace(reply, reset_after=0),
-    "reset_in_body": lambda reply: replace(reply, reset_after=len(reply.body) // 2),
-    "duplicate_rows": edit_rows(lambda rows: [row for row in rows for _ in range(2)]),
-    "unordered_rows": edit_rows(lambda rows: rows[1::2] + rows[::2]),
-    "conflicting_rows": edit_rows(lambda rows: [[*r[:5], "0.5", "1"] for r in rows[:1]] + rows),
-    "nan": with_cell(2, "NaN"),
-    "infinite": with_cell(5, "Infinity"),
-    "empty_price": with_cell(4, ""),
-    "text_price": with_cell(1, "abc"),
-    "null_price": with_cell(1, None),
-    "high_below_low": with_cell(2, "0.000001"),
-    "negative_price": with_cell(3, "-1"),
-    "negative_volume": with_cell(5, "-1"),
-    "off_grid": edit_rows(lambda rows: [[str(int(r[0]) + 1), *r[1:]] for r in rows]),
-    "short_row": edit_rows(lambda rows: [row[:4] for row in rows]),
-    "scalar_row": edit_rows(lambda rows: [1, *rows]),
-    "short_page": edit_rows(lambda rows: rows[: len(rows) // 2]),
-    "hole": edit_rows(lambda rows: rows[:3] + rows[6:]),
-    "no_rows": edit_rows(lambda rows: []),
-    "forming_bar": edit(_forming_bar),
-    "other_symbol": edit(lambda answer: answer["result"].update(symbol="DOGEUSDT")),
-}
-
-
 def main():
     parser = argparse.ArgumentParser(description="Serve a file of bars as Bybit v5 would.")
     parser.add_argument("bars", help="CSV or Parquet file of bars")
@@ -379,9 +338,15 @@ def main():
     parser.add_argument("--timeframe", default="1h", choices=INTERVALS)
     parser.add_argument("--category", default="linear", choices=["linear", "inverse", "spot"])
     parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--rate-limit", type=float, default=None, help="requests a second")
     options = parser.parse_args()
     bars = read_bars(options.bars)
-    with BybitServer(port=options.port) as server, contextlib.suppress(KeyboardInterrupt):
+    settings = {"latency": options.latency, "rate_limit": options.rate_limit}
+    with (
+        BybitServer(port=options.port, **settings) as server,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         server.add_bars(options.symbol, options.timeframe, bars, category=options.category)
         print(f"{len(bars)} bars of {options.symbol} at {server.url}; Ctrl-C ends", flush=True)
         threading.Event().wait()

@@ -14,13 +14,13 @@ from datafeeds.bybit_client import BybitClient
 from glow_bt.errors import ConfigError, FeedError, SymbolError, TransientFeedError
 from glow_bt.ohlcv import find_gaps, write_bars
 from tests.datafeeds import bybit_server
-from tests.datafeeds.bybit_server import BLOCKED, FAULTS, http_status, ret_code, stall
+from tests.datafeeds.bybit_faults import BLOCKED, FAULTS, http_status, ret_code, stall
 from tests.datafeeds.random_bars import make_bars
 
 SYMBOL = "BTC/USDT:USDT"
 # Answers that hold too little but nothing wrong, or all of it in another order.
-INCOMPLETE = {"short_page", "hole", "no_rows"}
-HARMLESS = {"duplicate_rows", "unordered_rows"}
+INCOMPLETE = {"short_page", "hole", "no_rows", "stale_forming", "stale_answer"}
+HARMLESS = {"duplicate_rows", "unordered_rows", "text_envelope"}
 # Faults that fit any endpoint.
 GENERAL = [name for name in FAULTS if name.startswith(("http_", "null", "reset"))] + [
     "server_timeout", "clock", "rate_limit", "protection", "truncated", "html", "empty", "object",

@@ -7,7 +7,7 @@ import pytest
 from datafeeds.bybit_time import timeframe_of
 from glow_bt.errors import FeedError, TransientFeedError
 from glow_bt.ohlcv import find_gaps
-from tests.datafeeds.bybit_server import FAULTS, with_cell
+from tests.datafeeds.bybit_faults import FAULTS, with_cell
 from tests.datafeeds.random_bars import make_bars
 
 SYMBOL = "BTC/USDT:USDT"
