@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import backtrader as bt
 
+from glow_bt.bt.funding import FundingRates, FundingSchedule
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.errors import ConfigError
 from glow_bt.policy import round_to_step
@@ -14,10 +15,14 @@ from glow_bt.policy import round_to_step
 if TYPE_CHECKING:
     import datetime
 
+    import pandas as pd
+
 __all__ = ["BybitPerpetual"]
 
 _FUNDING_SECONDS = 8 * 60 * 60
 _DAY_SECONDS = 86_400
+_EPOCH_DAY = 719_163  # 1970-01-01 in Backtrader's days
+_SECOND_NS = 1_000_000_000
 
 
 class BybitPerpetual(bt.CommInfoBase):
@@ -31,12 +36,19 @@ class BybitPerpetual(bt.CommInfoBase):
     Backtrader's ``order_target_value`` and ``order_target_percent`` read the margin, which has
     no sign, as a position's value; use ``order_target_size`` with short positions.
 
-    Funding is paid at every 00:00, 08:00 and 16:00 UTC that passes while a position is open:
-    longs pay size x mark x rate, shorts receive it (a negative rate turns that round). The mark
-    is the last close before, and a position opened at the very stamp does not pay for it. The
-    rate is the data's line ``funding_rate`` where it has a number, else the parameter. Backtrader
-    adds funding to the commission of the order that closes the position; with
-    ``broker.set_int2pnl(False)`` it stays apart, summed per data in ``broker.d_credit``.
+    Funding is paid at every stamp that passes while a position is open: longs pay
+    size x mark x rate, shorts receive it (a negative rate turns that round). A position opened at
+    the very stamp does not pay for it. With ``funding`` the stamps are those of the rates, each
+    with its own; none is charged before the first or after the last of them. Without, they are
+    00:00, 08:00 and 16:00 UTC, and the rate is the data's line ``funding_rate`` where it has a
+    number, else the parameter.
+
+    A bar is asked for the stamps after the open of the bar before, up to its own open. The mark is
+    the close of the bar before, for all of them: what the price was at the last one. Where several
+    fall between two opens (daily bars have three) the others are charged at that mark too, as
+    nothing closer is known. Backtrader adds funding to the commission of the order that closes the
+    position; with ``broker.set_int2pnl(False)`` it stays apart, summed per data in
+    ``broker.d_credit``.
 
     Args:
         taker: fee, as a fraction of the notional, of an order that takes liquidity.
@@ -47,9 +59,13 @@ class BybitPerpetual(bt.CommInfoBase):
         leverage: notional a unit of margin carries. Not what is used, only what is allowed.
         qty_step: quantities are rounded down to multiples of it; 0 for any quantity.
         funding_rate: rate for 8 hours where the data has none. 0.0001 is the usual one.
+        funding: rates by stamp in UTC, at any intervals: a Series, or a frame with a column
+            ``funding_rate`` (`glow_bt.joining.stamped_values`); or what knows them as time goes
+            on (`glow_bt.bt.funding.FundingRates`). Not beside ``funding_rate``.
 
     Raises:
         ConfigError: if one of them cannot work.
+        DataError: if the rates by stamp are not in order or no fractions.
     """
 
     params: ClassVar[Any] = (
@@ -59,6 +75,7 @@ class BybitPerpetual(bt.CommInfoBase):
         ("leverage", 1.0),
         ("qty_step", 0.0),
         ("funding_rate", 0.0),
+        ("funding", None),
         ("stocklike", False),
         ("commtype", bt.CommInfoBase.COMM_PERC),
         ("percabs", True),
@@ -70,6 +87,7 @@ class BybitPerpetual(bt.CommInfoBase):
         super().__init__()
         self.p.commission = self.p.taker if self.p.liquidity == "taker" else self.p.maker
         self._side = 1.0
+        self._schedule = _schedule_of(self.p.funding)
 
     def getsize(self, price: float, cash: float) -> float:
         """Return the quantity that a margin of ``cash`` can carry, in whole quantity steps."""
@@ -128,6 +146,9 @@ class BybitPerpetual(bt.CommInfoBase):
         """
         now = _seconds(data.datetime[0])
         before = _seconds(data.date2num(pos.datetime))
+        if self._schedule is not None:
+            rates = self._schedule.rates_between(_nanoseconds(before), _nanoseconds(now))
+            return math.fsum(pos.size * pos.adjbase * rate for rate in rates)
         stamps = now // _FUNDING_SECONDS - before // _FUNDING_SECONDS
         if not stamps:
             return 0.0
@@ -140,11 +161,24 @@ class BybitPerpetual(bt.CommInfoBase):
         return float(line[0])
 
 
+def _schedule_of(
+    funding: FundingRates | pd.DataFrame | pd.Series[float] | None,
+) -> FundingRates | None:
+    if funding is None or isinstance(funding, FundingRates):
+        return funding
+    return FundingSchedule(funding)
+
+
 def _check_settings(params: bt.AutoInfoClass) -> None:
     if params.liquidity not in {"taker", "maker"}:
         raise ConfigError(
             f"expected liquidity 'taker' or 'maker', found {params.liquidity!r}; "
             "market orders take liquidity"
+        )
+    if params.funding is not None and params.funding_rate:
+        raise ConfigError(
+            f"expected funding or funding_rate, found both (funding_rate={params.funding_rate}); "
+            "rates by stamp leave nothing to assume"
         )
     for name in ("taker", "maker", "funding_rate"):
         value = getattr(params, name)
@@ -163,3 +197,8 @@ def _check_settings(params: bt.AutoInfoClass) -> None:
 def _seconds(stamp: float) -> int:
     """Backtrader's days since year 1 in whole seconds, exact for midnights."""
     return round(stamp * _DAY_SECONDS)
+
+
+def _nanoseconds(seconds: int) -> int:
+    """Seconds since year 1 as epoch nanoseconds."""
+    return (seconds - _EPOCH_DAY * _DAY_SECONDS) * _SECOND_NS
