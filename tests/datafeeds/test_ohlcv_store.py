@@ -1,19 +1,18 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datafeeds.ohlcv_store import OhlcvStore, StoredBars
-from glow_bt.errors import ConfigError, DataError
+from datafeeds.bybit_time import TIMEFRAMES
+from datafeeds.ohlcv_store import OhlcvStore
+from datafeeds.series import FUNDING_STEP_MS, Page, SeriesKey
+from glow_bt.errors import ConfigError, DamagedPartError, DataError, StoreError
+from glow_bt.ohlcv import read_bars
 from tests.datafeeds.random_bars import make_bars
 
 KEY = ("bybit", "BTC/USDT:USDT", "1h")
+SERIES = SeriesKey("bybit", "BTC/USDT:USDT", "bars", "1h")
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
@@ -27,6 +26,10 @@ def file_of(store):
     return path
 
 
+def step_of(timeframe):
+    return pd.Timedelta(milliseconds=TIMEFRAMES[timeframe].step_ms)
+
+
 def test_bars_come_back_to_the_bit(store):
     bars = make_bars(500).assign(funding_rate=0.0001, open_interest=np.nan)
     assert store.write(*KEY, bars) == 500
@@ -35,7 +38,30 @@ def test_bars_come_back_to_the_bit(store):
 
 def test_file_lies_where_the_documentation_says(store):
     store.write(*KEY, make_bars(3))
-    assert file_of(store) == store.root / "bybit" / "BTC%2FUSDT%3AUSDT" / "1h.parquet"
+    folder = store.root / "bybit" / "BTC%2FUSDT%3AUSDT" / "bars-1h"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [".lock", "20210503T000000Z.parquet", "series.json"]
+
+
+def test_parts_are_bar_files_like_any_other(store):
+    store.write(*KEY, make_bars(20))
+    pd.testing.assert_frame_equal(read_bars(file_of(store)), make_bars(20))
+
+
+def test_a_history_without_a_timeframe_has_its_kind_for_a_name(store):
+    key = SeriesKey("bybit", "BTC/USDT:USDT", "funding_rate", "")
+    stamps = np.array([28_800_000, 57_600_000])
+    with store.writer(key, FUNDING_STEP_MS) as writer:
+        window = range(0, 86_400_000, FUNDING_STEP_MS)
+        writer.add(Page(window, stamps, np.array([[0.0001], [-0.0002]])))
+    assert file_of(store).parent.name == "funding_rate"
+    assert store.list() == (key,)
+    rates = store.read("bybit", "BTC/USDT:USDT", "", kind="funding_rate")
+    assert list(rates.columns) == ["funding_rate"]
+    assert rates.index.name == "timestamp"
+    assert rates.index.dtype == make_bars(1).index.dtype
+    assert rates["funding_rate"].tolist() == [0.0001, -0.0002]
+    assert store.lacking(key) == ()
 
 
 @settings(
@@ -109,19 +135,20 @@ def test_reading_a_span(store, since, until, chosen):
 
 
 def test_several_symbols_and_timeframes_lie_side_by_side(store):
-    keys = [("bybit", "BTC/USDT", "1h"), KEY, ("bybit", "BTC/USDT:USDT", "1m"), ("x", "A", "1d")]
-    for i, key in enumerate(reversed(keys)):
-        store.write(*key, make_bars(10, seed=i))
-    assert store.list() == tuple(StoredBars(*key) for key in keys)
-    for i, key in enumerate(reversed(keys)):
-        pd.testing.assert_frame_equal(store.read(*key), make_bars(10, seed=i))
+    keys = [("bybit", "BTC/USDT", "1h"), KEY, ("bybit", "BTC/USDT:USDT", "4h"), ("x", "A", "1d")]
+    histories = [make_bars(10, step_of(key[2]), seed=i) for i, key in enumerate(keys)]
+    for key, bars in reversed(list(zip(keys, histories, strict=True))):
+        store.write(*key, bars)
+    assert store.list() == tuple(SeriesKey(*key[:2], "bars", key[2]) for key in keys)
+    for key, bars in zip(keys, histories, strict=True):
+        pd.testing.assert_frame_equal(store.read(*key), bars)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.tuples(NAMES, NAMES, NAMES), st.tuples(NAMES, NAMES, NAMES))
 def test_names_are_safe_reversible_and_never_meet(one, other):
     store = OhlcvStore("root")
-    paths = [store._path(StoredBars(*key)) for key in (one, other)]
+    paths = [store._folder(SeriesKey(*key[:2], "mark", key[2])) for key in (one, other)]
     for path in paths:
         assert len(path.parts) == 4
         assert all(set(part) <= SAFE for part in path.parts[1:])
@@ -136,17 +163,29 @@ SAFE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_%.")
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.tuples(NAMES, NAMES, NAMES))
-def test_any_names_come_back(tmp_path_factory, key):
+@given(st.tuples(NAMES, NAMES), st.sampled_from(sorted(TIMEFRAMES)))
+def test_any_names_come_back(tmp_path_factory, names, timeframe):
     store = OhlcvStore(tmp_path_factory.mktemp("store"))
-    store.write(*key, make_bars(3))
-    assert store.list() == (StoredBars(*key),)
-    assert len(store.read(*key)) == 3
+    store.write(*names, timeframe, make_bars(3, step_of(timeframe)))
+    assert store.list() == (SeriesKey(*names, "bars", timeframe),)
+    assert len(store.read(*names, timeframe)) == 3
 
 
 def test_empty_names_are_refused(store):
     with pytest.raises(ConfigError, match="expected exchange, symbol and timeframe"):
         store.write("bybit", "", "1h", make_bars(3))
+    with pytest.raises(ConfigError, match="expected a kind among bars, mark"):
+        store.read("bybit", "BTC/USDT", "1h", kind="trades")
+
+
+def test_bars_off_the_grid_of_their_timeframe_are_refused(store):
+    with pytest.raises(DataError, match=r"every 14400000 ms from 0, found 2024-01-01 01:00:00"):
+        store.write("bybit", "BTC/USDT", "4h", make_bars(10))
+    with pytest.raises(DataError, match=r"expected bars every 1h, found one that opens at .*0001"):
+        store.write(*KEY, make_bars(10, start="2024-01-01T00:00:00.0001"))
+    with pytest.raises(ConfigError, match="expected a timeframe among"):
+        store.write("bybit", "BTC/USDT", "7h", make_bars(10))
+    assert store.list() == ()
 
 
 def test_what_is_not_stored(store):
@@ -157,7 +196,7 @@ def test_what_is_not_stored(store):
     ):
         store.read(*KEY)
     store.write("bybit", "ETH/USDT", "1d", make_bars(3, "D"))
-    with pytest.raises(DataError, match="found bybit ETH/USDT 1d in"):
+    with pytest.raises(DataError, match="found bybit ETH/USDT bars 1d in"):
         store.read(*KEY)
 
 
@@ -167,27 +206,21 @@ def test_every_truncation_is_noticed(store):
     whole = path.read_bytes()
     for size in range(0, len(whole), 97):
         path.write_bytes(whole[:size])
-        with pytest.raises(DataError, match=r"1h\.parquet damaged .*delete it and fetch"):
+        with pytest.raises(DataError, match=r"T000000Z\.parquet damaged .*data repair"):
             store.read(*KEY)
 
 
-def test_no_flipped_byte_gives_other_bars(store):
-    bars = make_bars(40)
-    store.write(*KEY, bars)
+def test_every_flipped_byte_is_noticed(store):
+    store.write(*KEY, make_bars(40))
     path = file_of(store)
     whole = path.read_bytes()
-    noticed = 0
     for place in np.random.default_rng(0).integers(0, len(whole), 150).tolist():
         damaged = bytearray(whole)
         damaged[place] ^= 0x55
         path.write_bytes(damaged)
-        try:
-            found = store.read(*KEY)
-        except DataError:
-            noticed += 1
-        else:
-            pd.testing.assert_frame_equal(found, bars)
-    assert noticed > 75
+        with pytest.raises(DamagedPartError, match="damaged") as raised:
+            store.read(*KEY)
+        assert raised.value.part == path
 
 
 def test_damaged_file_is_not_written_over(store):
@@ -197,13 +230,22 @@ def test_damaged_file_is_not_written_over(store):
         store.write(*KEY, make_bars(20))
 
 
-def test_file_of_another_symbol_is_refused(store):
+def test_folder_of_another_history_is_refused(store):
     store.write(*KEY, make_bars(10))
-    file_of(store).rename(file_of(store).with_name("4h.parquet"))
-    with pytest.raises(
-        DataError, match="found those of bybit BTC/USDT:USDT 1h; the file was moved"
-    ):
+    file_of(store).parent.rename(file_of(store).parent.with_name("bars-4h"))
+    with pytest.raises(StoreError, match="found that of bybit BTC/USDT:USDT bars 1h; the folder"):
         store.read("bybit", "BTC/USDT:USDT", "4h")
+    with pytest.raises(StoreError, match="put it back"):
+        store.write("bybit", "BTC/USDT:USDT", "4h", make_bars(10, "4h"))
+
+
+def test_part_of_another_symbol_is_refused(store, tmp_path):
+    other = OhlcvStore(tmp_path / "other")
+    other.write("bybit", "ETH/USDT:USDT", "1h", make_bars(10))
+    store.write(*KEY, make_bars(10))
+    file_of(store).write_bytes(file_of(other).read_bytes())
+    with pytest.raises(DamagedPartError, match="damaged"):
+        store.read(*KEY)
 
 
 def test_parquet_of_another_maker_is_refused(store):
@@ -211,105 +253,3 @@ def test_parquet_of_another_maker_is_refused(store):
     make_bars(10).to_parquet(file_of(store))
     with pytest.raises(DataError, match="damaged"):
         store.read(*KEY)
-
-
-KILLED_WRITER = """
-import os, pathlib, random, signal, sys, time
-import pyarrow.parquet as pq
-from datafeeds.ohlcv_store import OhlcvStore
-from tests.datafeeds.random_bars import make_bars
-
-root = pathlib.Path(sys.argv[1])
-bars = make_bars(40_000)
-key = ("bybit", "BTC/USDT:USDT", "1h")
-die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-
-def stored(store):
-    span = store.span(*key)
-    return 0 if span is None else bars.index.get_loc(span[1]) + 1
-
-def in_child(work):
-    child = os.fork()
-    if child == 0:
-        work()
-        os._exit(0)
-    return os.waitpid(child, 0)[1] == signal.SIGKILL
-
-def check(store, at_least):
-    count = stored(store)
-    assert count >= at_least, (count, at_least)
-    if count:
-        assert store.read(*key).equals(bars.iloc[:count])
-    return count
-
-def half_written(table, file, **options):
-    real_write(table, file, **options)
-    file.truncate(file.tell() // 2)
-    die()
-
-def after_rename(path, target):
-    os.rename(path, target)
-    die()
-
-real_write = pq.write_table
-store = OhlcvStore(root / "instants")
-for place, name, deed, grows in [
-    (pq, "write_table", die, 0), (pq, "write_table", half_written, 0), (os, "fsync", die, 0),
-    (pathlib.Path, "replace", die, 0), (pathlib.Path, "replace", after_rename, 1000),
-]:
-    for first_write in (True, False):
-        store = OhlcvStore(root / f"{name}-{deed.__name__}-{first_write}")
-        if not first_write:
-            store.write(*key, bars.iloc[:500])
-        before = stored(store)
-        real = getattr(place, name)
-        setattr(place, name, deed)
-        assert in_child(lambda: store.write(*key, bars.iloc[:1000]))
-        setattr(place, name, real)
-        assert check(store, before) == (grows or before)
-        assert store.write(*key, bars.iloc[:1000]) == 1000 - (grows or before)
-
-store = OhlcvStore(root / "random")
-started = time.monotonic()
-done = store.write(*key, bars.iloc[:250])
-one_write = time.monotonic() - started
-
-def write_on(killer):
-    for start in range(done, len(bars), 250):
-        store.write(*key, bars.iloc[start - 10 : start + 250])
-        os.write(killer, b".")
-
-def kill_after(writes, seconds):
-    told, killer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        write_on(killer)
-        os._exit(0)
-    for _ in range(writes):
-        os.read(told, 1)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.close(told)
-    os.close(killer)
-    return os.waitpid(child, 0)[1] == signal.SIGKILL
-
-rng = random.Random(0)
-kills = 0
-for i in range(24):
-    kills += kill_after(i % 3, rng.uniform(0, 2 * one_write))
-    done = check(store, done + 250 * (i % 3))
-print(kills, done)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked writers")
-def test_killed_writers_leave_the_old_bars_or_the_new(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    finished = subprocess.run(
-        [sys.executable, "-c", KILLED_WRITER, tmp_path],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    kills, written = map(int, finished.stdout.split())
-    assert kills == 24
-    assert written >= 250 * 25
