@@ -26,6 +26,7 @@ HOMES = {
     ),
     "backtrader": ("glow_bt.bt", "glow_bt.evaluation", "strategies"),
     "ccxt": ("datafeeds.bybit_client",),
+    "websockets": ("datafeeds.bybit_stream",),
     "quantstats": ("glow_bt.evaluation.tearsheet",),
     "zuko": ("glow_bt.flows.zuko_flows",),
     "numba": ("glow_bt.fused",),
@@ -38,7 +39,17 @@ HOMES = {
         "glow_bt.evaluation.tearsheet",
     ),
 }
-PURE = ("errors", "ohlcv", "features", "folds", "likelihood", "policy", "regimes", "risk")
+PURE = (
+    "errors",
+    "ohlcv",
+    "features",
+    "folds",
+    "likelihood",
+    "microstructure",
+    "policy",
+    "regimes",
+    "risk",
+)
 
 
 def name_of(path):
