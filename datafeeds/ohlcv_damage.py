@@ -66,9 +66,11 @@ def find_damage(folder: Path, form: SeriesFormat) -> list[Damage]:
             path = folder / form.grid.file_name(number)
             named.add(path)
             found += [Damage(path, what) for what in _part_damage(folder, index, number)]
+    # Without an index, or between a part and the index, a sound part need not be named.
+    may_be_unnamed = index is None or (folder / JOURNAL_NAME).exists()
     for path in part_files(folder):
         if path not in named:
-            found += [Damage(path, what) for what in _stray_part(path, form, index is None)]
+            found += [Damage(path, what) for what in _stray_part(path, form, may_be_unnamed)]
     return found + list(_journal_damage(folder, form)) + list(_foreign_files(folder))
 
 
@@ -184,14 +186,14 @@ def _rule_breaks(part: Part, form: SeriesFormat, number: int) -> Iterator[str]:
         yield str(error)
 
 
-def _stray_part(path: Path, form: SeriesFormat, is_orphan: bool) -> Iterator[str]:
+def _stray_part(path: Path, form: SeriesFormat, may_be_unnamed: bool) -> Iterator[str]:
     """Say what is wrong with a part that no index names."""
     try:
         read_part(path, path.read_bytes(), form)
     except DamagedPartError as error:
         yield str(error)
     else:
-        if not is_orphan:
+        if not may_be_unnamed:
             yield (
                 f"expected {INDEX_NAME} to name {path}, found it does not; "
                 "`glow-bt data repair` makes it anew"
