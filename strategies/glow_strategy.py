@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from glow_bt.bt.exposure import ExposureStrategy, tail_risk
 from glow_bt.bt.indicator import GlowIndicator
+from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams, target_exposure
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class GlowStrategy(ExposureStrategy):
         var_level: probability of a loss beyond VaR.
         horizon: bars ahead that VaR and CVaR are for.
         recalibrate: correct VaR and CVaR by how earlier forecasts turned out.
+        state: where an earlier run's recalibrations stood, to go on from: the indicators'
+            `stream_state`, one for each data feed; None for the start.
         allow_training_bars: trade bars the model was trained on too.
         long_only: never short.
         risk_budget: loss, as a fraction of equity, that the VaR may amount to.
@@ -40,6 +43,9 @@ class GlowStrategy(ExposureStrategy):
     Attributes:
         glow: the indicator of each data feed, in order.
         rejected: orders that the broker did not take.
+
+    Raises:
+        ConfigError: if a setting cannot work.
     """
 
     params: ClassVar[Any] = (
@@ -47,6 +53,7 @@ class GlowStrategy(ExposureStrategy):
         ("var_level", 0.01),
         ("horizon", 1),
         ("recalibrate", False),
+        ("state", None),
         ("allow_training_bars", False),
         ("long_only", PolicyParams.long_only),
         ("risk_budget", PolicyParams.risk_budget),
@@ -58,13 +65,20 @@ class GlowStrategy(ExposureStrategy):
         super().__init__(*args, **kwargs)
         self.glow: list[GlowIndicator] = []
         model = self.p.model
-        for data in self.datas:
+        states = [None] * len(self.datas) if self.p.state is None else list(self.p.state)
+        if len(states) != len(self.datas):
+            raise ConfigError(
+                f"expected one state for each of {len(self.datas)} data feeds, found "
+                f"{len(states)}; give None for a feed that starts anew"
+            )
+        for data, state in zip(self.datas, states, strict=True):
             indicator = GlowIndicator(
                 data,
                 model=model,
                 var_level=self.p.var_level,
                 horizon=self.p.horizon,
                 recalibrate=self.p.recalibrate,
+                state=state,
                 allow_training_bars=self.p.allow_training_bars,
             )
             model = indicator.scorer

@@ -12,6 +12,7 @@ import backtrader as bt
 import pandas as pd
 
 from glow_bt.bt.indicator import GlowIndicator
+from glow_bt.bt.live import FeedStatus
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.bt.stamps import from_index, to_index
 from glow_bt.errors import ConfigError
@@ -52,6 +53,9 @@ class ExposureStrategy(bt.Strategy):
     broker refuses is logged and kept in `rejected`, and tried again at the next bar. Once the
     equity is used up nothing is traded any more (Backtrader does not liquidate).
 
+    On a live feed it acts only while the feed's last status is LIVE: history, and bars that come
+    late after a drop, are watched (`glow_bt.bt.live`). An order placed before fills as ever.
+
     Args:
         start: stamp (UTC) of the first bar at whose close an order may be placed; None for the
             first bar.
@@ -76,6 +80,7 @@ class ExposureStrategy(bt.Strategy):
         self._pending: set[int] = set()
         self._first_stamp = _stamp_number(self.p.start)
         self._ruined = False
+        self._feeds = FeedStatus()
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return the exposure wanted for a feed at its current bar.
@@ -91,12 +96,28 @@ class ExposureStrategy(bt.Strategy):
         if self._ruined or self._is_ruined():
             return
         for data in self.datas:
-            if data.datetime[0] >= self._first_stamp and id(data) not in self._pending:
+            waits = id(data) in self._pending or not self._feeds.is_current(data)
+            if data.datetime[0] >= self._first_stamp and not waits:
                 self._rebalance(data)
+
+    def notify_data(
+        self, data: bt.AbstractDataBase, status: int, *args: object, **kwargs: object
+    ) -> None:
+        """Keep each live feed's status."""
+        self._feeds.note(data, status)
+
+    def save_state(self) -> dict[str, Any]:
+        """Return, as JSON values, what bars and account do not tell (paper trading)."""
+        return {"ruined": self._ruined}
+
+    def load_state(self, values: dict[str, Any]) -> None:
+        """Go on from `save_state`."""
+        self._ruined = bool(values["ruined"])
 
     def notify_order(self, order: bt.Order) -> None:
         """Keep track of the pending order of each feed, and of refusals."""
         if order.alive():
+            self._pending.add(id(order.data))  # one that was restored, above all
             return
         self._pending.discard(id(order.data))
         if order.status in {order.Margin, order.Rejected}:

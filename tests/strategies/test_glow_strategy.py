@@ -201,6 +201,7 @@ def test_plots_and_observers_do_not_disturb_it():
         ({"risk_budgt": 0.1}, "did you mean 'risk_budget'"),
         ({"risk_budget": -0.1}, "risk_budget above 0"),
         ({"es_budget": 0.0}, "es_budget above 0"),
+        ({"state": [None, None]}, "one state for each of 1 data feeds, found 2"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(setting, message):

@@ -1,0 +1,211 @@
+"""What paper trading leaves on disk, so that a restart goes on where it was.
+
+::
+
+    FOLDER/
+      state.json   all that the next bar depends on; replaced at every bar, whole or not at all
+      equity.csv   one row a bar, appended
+      trades.csv   one row a fill, appended
+      lock         held while a process trades here
+
+Rows are written before the state: after a kill in between they lie beyond its last bar, and a
+restart cuts them off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from glow_bt.errors import ConfigError, ResultsError
+from glow_bt.placing import new_file
+
+__all__ = ["SCHEMA", "PaperState", "Table", "held_folder"]
+
+SCHEMA = 1
+_NAME = "state.json"
+
+
+@dataclass(frozen=True)
+class PaperState:
+    """How things stand at one bar's close.
+
+    Attributes:
+        settings: what the run was made with, as JSON values.
+        last_bar: open stamp (UTC) of the last bar booked.
+        warm_bars: bars before it, itself included, that a restart has to feed again.
+        account: the broker's (`glow_bt.bt.paper_broker.PaperBroker.account`).
+        streams: of each `GlowIndicator` in order, how its recalibration stands
+            (`StreamState.to_dict`); None for one without.
+        strategy: what the strategy's ``save_state`` returned; empty for one that has none.
+    """
+
+    settings: Mapping[str, Any]
+    last_bar: pd.Timestamp
+    warm_bars: int
+    account: Mapping[str, Any]
+    streams: tuple[Mapping[str, Any] | None, ...] = ()
+    strategy: Mapping[str, Any] | None = None
+
+    def write(self, folder: Path) -> None:
+        """Put the state in its place, whole or not at all.
+
+        Raises:
+            ConfigError: if it holds what JSON cannot.
+        """
+        values = {
+            "schema": SCHEMA,
+            "last_bar": self.last_bar.isoformat(),
+            "warm_bars": self.warm_bars,
+            "account": self.account,
+            "streams": self.streams,
+            "strategy": self.strategy or {},
+            "settings": self.settings,
+        }
+        try:
+            text = json.dumps(values, indent=1, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"expected a state of numbers and texts, found what JSON cannot hold ({error}); "
+                "settings, orders and save_state() may have nothing else"
+            ) from error
+        with new_file(folder / _NAME) as file, file.open("w", encoding="utf-8") as out:
+            out.write(text + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+
+    @classmethod
+    def read(cls, folder: Path) -> PaperState | None:
+        """Read a folder's state; None if it has none.
+
+        Raises:
+            ResultsError: if it is damaged or of another schema.
+        """
+        file = folder / _NAME
+        if not file.exists():
+            return None
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if values["schema"] != SCHEMA:
+                raise ResultsError(
+                    f"expected a state of schema {SCHEMA}, found {values['schema']} in {file}; go "
+                    "on with the version that wrote it, or start in another folder"
+                )
+            return cls(
+                settings=values["settings"],
+                last_bar=pd.Timestamp(values["last_bar"]).tz_convert("UTC"),
+                warm_bars=int(values["warm_bars"]),
+                account=values["account"],
+                streams=tuple(values["streams"]),
+                strategy=values["strategy"],
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultsError(
+                f"expected the state of paper trading, found {file} damaged ({error!r}); restore "
+                "it, or start in another folder"
+            ) from error
+
+    def check_settings(self, settings: Mapping[str, Any], folder: Path) -> None:
+        """Refuse to go on with other settings.
+
+        Raises:
+            ConfigError: naming all that differ.
+        """
+        saved, asked = _flat(self.settings), _flat(json.loads(json.dumps(settings)))
+        names = [name for name in {**saved, **asked} if saved.get(name) != asked.get(name)]
+        if names:
+            found = ", ".join(
+                f"{n} {saved.get(n)!r} there and {asked.get(n)!r} now" for n in names
+            )
+            raise ConfigError(
+                f"expected the settings that {folder} was made with, found {found}; give those of "
+                "before to go on, or another folder to start anew"
+            )
+
+
+class Table:
+    """A CSV file that only grows; its first column is a stamp.
+
+    Args:
+        file: its path; it is made, with a header, at the first `append`.
+        columns: names of the columns after ``timestamp``.
+    """
+
+    def __init__(self, file: Path, columns: tuple[str, ...]) -> None:
+        self._file, self._columns = file, columns
+
+    def cut(self, last: pd.Timestamp | None) -> None:
+        """Take away the rows after a stamp (None: all), and a last line that was not finished."""
+        if not self._file.exists():
+            return
+        lines = self._file.read_bytes().splitlines(keepends=True)
+        while len(lines) > 1 and not _is_whole(lines[-1], last):
+            lines.pop()
+        if len(lines) == 1:
+            lines.clear()
+        os.truncate(self._file, sum(map(len, lines)))
+
+    def append(self, rows: list[tuple[pd.Timestamp, tuple[object, ...]]]) -> None:
+        """Write rows, and a new file's header; they are on the disk when it returns."""
+        if not rows and self._file.exists():
+            return
+        lines = [",".join([stamp.isoformat(), *map(str, row)]) for stamp, row in rows]
+        with self._file.open("a", encoding="utf-8", newline="") as out:
+            if out.tell() == 0:
+                lines.insert(0, ",".join(["timestamp", *self._columns]))
+            out.write("".join(f"{line}\n" for line in lines))
+            out.flush()
+            os.fsync(out.fileno())
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and hold it, so that no two processes trade in it.
+
+    Raises:
+        ResultsError: if another one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ResultsError(
+            f"expected to be the only process that trades in {folder}, found another one at work; "
+            "stop it, or choose another folder"
+        ) from None
+    try:
+        for leftover in folder.glob(f".{_NAME}.*.tmp"):  # of a process that was killed
+            leftover.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def _is_whole(line: bytes, last: pd.Timestamp | None) -> bool:
+    if last is None or not line.endswith(b"\n"):
+        return False
+    try:
+        return datetime.fromisoformat(line.split(b",", 1)[0].decode()) <= last
+    except ValueError:
+        return False
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
