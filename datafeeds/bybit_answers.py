@@ -7,20 +7,45 @@ are no JSON object through as if they held nothing, so each answer is judged her
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
-from glow_bt.errors import FeedError, SymbolError, TransientFeedError
+from glow_bt.errors import (
+    AccessError,
+    ClockSkewError,
+    FeedError,
+    MaintenanceError,
+    MalformedAnswerError,
+    RateLimitError,
+    RegionError,
+    SymbolError,
+    TransientFeedError,
+)
 
-__all__ = ["answer_result", "answer_rows", "check_answer", "server_time_ms"]
+__all__ = [
+    "answer_result", "answer_rows", "answer_time_ms", "check_answer", "ongoing_maintenance",
+    "server_time_ms",
+]  # fmt: skip
 
-_TRANSIENT_CODES = {
-    10000: "server timeout",
-    10002: "request outside the time window",
-    10006: "too many requests",
-    10016: "server error",
-    10018: "too many requests from this address",
-    10429: "system protection",
+_TRANSIENT_CODES: dict[int, tuple[type[TransientFeedError], str]] = {
+    10000: (TransientFeedError, "server timeout"),
+    10002: (ClockSkewError, "request outside the time window"),
+    10006: (RateLimitError, "too many requests"),
+    10016: (TransientFeedError, "server error"),
+    10018: (RateLimitError, "too many requests from this address"),
+    10429: (RateLimitError, "system protection"),
 }
+_ACCESS_CODES = {
+    10003: "the key is not valid: check it, and whether it is of this exchange or its testnet",
+    10004: "the signature is wrong: check the secret",
+    10005: "the key lacks the permission: change it on the exchange",
+    10007: "the key was not accepted: check it",
+    10009: "the address is banned: ask from another",
+    10010: "the key is bound to other addresses: add this one on the exchange",
+    33004: "the key has expired: make a new one",
+}
+_REGION_CODE = 10024
+_SERVER_ERROR_CODE = 10016
 _BAD_PARAMETER_CODE = 10001
 _SLOW_DOWN_STATUSES = (418, 429)
 _TIMEOUT_STATUS = 408
@@ -43,7 +68,7 @@ def check_answer(status: int, body: str, answer: object) -> None:
     if status >= 400:
         raise _status_error(status, body)
     if not isinstance(answer, dict):
-        raise TransientFeedError(f"expected a Bybit v5 answer (JSON), found {_shown(body)}")
+        raise MalformedAnswerError(f"expected a Bybit v5 answer (JSON), found {_shown(body)}")
     if "list" in answer_result(answer):
         answer_rows(answer)
 
@@ -55,14 +80,14 @@ def answer_result(answer: object) -> dict[str, Any]:
         FeedError: as `check_answer`.
     """
     if not isinstance(answer, dict) or "retCode" not in answer:
-        raise TransientFeedError(
+        raise MalformedAnswerError(
             f"expected a Bybit v5 answer with a retCode, found {_shown(answer)}"
         )
     if str(answer["retCode"]) != "0":
         raise _code_error(answer)
     result = answer.get("result")
     if not isinstance(result, dict):
-        raise TransientFeedError(f"expected a result in Bybit's answer, found {_shown(result)}")
+        raise MalformedAnswerError(f"expected a result in Bybit's answer, found {_shown(result)}")
     return result
 
 
@@ -74,7 +99,7 @@ def answer_rows(answer: object) -> list[Any]:
     """
     rows = answer_result(answer).get("list")
     if not isinstance(rows, list):
-        raise TransientFeedError(f"expected a list in Bybit's answer, found {_shown(rows)}")
+        raise MalformedAnswerError(f"expected a list in Bybit's answer, found {_shown(rows)}")
     return rows
 
 
@@ -88,28 +113,60 @@ def server_time_ms(answer: object) -> int:
     try:
         return int(str(stamp)) // 1_000_000
     except ValueError as error:
-        raise TransientFeedError(
+        raise MalformedAnswerError(
             f"expected timeNano in Bybit's server time, found {_shown(stamp)}"
         ) from error
 
 
+def answer_time_ms(answer: object) -> int | None:
+    """Return the exchange's clock from an answer's envelope, None if it does not say."""
+    stamp = answer.get("time") if isinstance(answer, dict) else None
+    text = str(stamp)
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def ongoing_maintenance(answer: object) -> str | None:
+    """Return what ``/v5/system/status`` says of a maintenance that goes on, None if none does.
+
+    Raises:
+        FeedError: as `check_answer`.
+    """
+    for row in answer_rows(answer):
+        if isinstance(row, dict) and row.get("state") == "ongoing":
+            title, end = _shown(str(row.get("title", ""))), str(row.get("end", ""))
+            until = f" until {_utc(int(end))}" if end.isdecimal() and int(end) else ""
+            return f"maintenance is going on{until}: {title}"
+    return None
+
+
+def _utc(stamp_ms: int) -> str:
+    moment = dt.datetime.fromtimestamp(stamp_ms / 1000, tz=dt.UTC)
+    return moment.isoformat(sep=" ", timespec="minutes")
+
+
 def _status_error(status: int, body: str) -> FeedError:
-    if status == 451 or (status == 403 and "country" in body.lower()):
-        return FeedError(
+    lower = body.lower()
+    if status == 451 or (status == 403 and "country" in lower):
+        return RegionError(
             f"Bybit refuses this address because of its country or region (HTTP {status}); "
             "ask from a permitted region or give another base_url"
         )
+    if status == 401:
+        return AccessError(
+            f"Bybit does not accept the key (HTTP 401: {_shown(body)}); check key and secret"
+        )
     if status == 403:
-        return TransientFeedError(
+        return RateLimitError(
             "Bybit refused the request (HTTP 403): either too many requests from this address "
             "(wait ten minutes) or a region that it blocks (give another base_url)"
         )
     if status in _SLOW_DOWN_STATUSES:
-        return TransientFeedError(
+        return RateLimitError(
             f"Bybit asked to slow down (HTTP {status}); fetch with fewer clients at once"
         )
     if status >= 500 or status == _TIMEOUT_STATUS:
-        return TransientFeedError(
+        down = status == 503 or "maintenance" in lower
+        return (MaintenanceError if down else TransientFeedError)(
             f"Bybit is unavailable for now (HTTP {status}: {_shown(body)}); try again later"
         )
     return FeedError(
@@ -120,14 +177,25 @@ def _status_error(status: int, body: str) -> FeedError:
 def _code_error(answer: dict[str, Any]) -> FeedError:
     code, message = answer["retCode"], str(answer.get("retMsg", ""))
     number = int(code) if str(code).isdecimal() else None
+    said = f"retCode {code}: {_shown(message)}"
     if number in _TRANSIENT_CODES:
-        return TransientFeedError(
-            f"Bybit could not answer for now (retCode {code}, {_TRANSIENT_CODES[number]}: "
-            f"{_shown(message)}); try again later"
+        kind, meaning = _TRANSIENT_CODES[number]
+        if number == _SERVER_ERROR_CODE and "maint" in message.lower():
+            kind = MaintenanceError
+        return kind(
+            f"Bybit could not answer for now (retCode {code}, {meaning}: {_shown(message)}); "
+            "try again later"
+        )
+    if number in _ACCESS_CODES:
+        return AccessError(f"Bybit refused the request ({said}); {_ACCESS_CODES[number]}")
+    if number == _REGION_CODE:
+        return RegionError(
+            f"Bybit refused the request ({said}): it does not serve this account's country or "
+            "region; ask from a permitted region or give another base_url"
         )
     if number == _BAD_PARAMETER_CODE and "symbol" in message.lower():
         return SymbolError(f"Bybit does not serve the symbol asked for: {_shown(message)}")
-    return FeedError(f"Bybit refused the request (retCode {code}: {_shown(message)})")
+    return FeedError(f"Bybit refused the request ({said})")
 
 
 def _shown(found: object) -> str:

@@ -1,53 +1,73 @@
-"""Bybit's public market data, through ccxt.
+"""Bybit's market data, through ccxt.
 
 The only module that imports ccxt. It sends requests and turns every failure into an error of
 `glow_bt.errors`; what to ask and what an answer means is decided in the modules beside it:
 
-- `datafeeds.bybit_time`: timeframes and windows
-- `datafeeds.bybit_markets`: symbols
+- `datafeeds.bybit_fetching`: histories, out of
+- `datafeeds.bybit_time`, `bybit_markets`, `bybit_series`: timeframes, symbols, questions
 - `datafeeds.bybit_answers`: results, refusals, failures worth asking again
-- `datafeeds.bybit_klines`: rows into bars
-- `datafeeds.bybit_pager`: windows into history
-- `datafeeds.bybit_retry`: patience
+- `datafeeds.bybit_klines`: rows
+- `datafeeds.bybit_source`, `bybit_draft`, `bybit_edges`, `bybit_pager`: complete windows
+- `datafeeds.bybit_pages`: several at once
+- `datafeeds.bybit_retry`, `bybit_rate`: patience
+- `datafeeds.bybit_keys`, `bybit_address`: what is not told
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
+import threading
+import time
 from collections.abc import Callable, Mapping
+from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 import ccxt
-import pandas as pd
 
-from datafeeds.bybit_answers import check_answer, server_time_ms
-from datafeeds.bybit_klines import Klines, klines_to_bars
-from datafeeds.bybit_markets import Market, categories_of, find_market, unknown_symbol
-from datafeeds.bybit_pager import KlinePager
-from datafeeds.bybit_retry import RetryPolicy
-from datafeeds.bybit_time import (
-    Stamp,
-    Timeframe,
-    as_utc,
-    closed_opens,
-    timeframe_of,
-    to_epoch_ms,
+from datafeeds.bybit_address import check_secrecy, host_of, reason_of
+from datafeeds.bybit_answers import (
+    answer_result,
+    answer_time_ms,
+    check_answer,
+    ongoing_maintenance,
+    server_time_ms,
 )
-from glow_bt.errors import ConfigError, FeedError, TransientFeedError
-from glow_bt.ohlcv import validate_bars
+from datafeeds.bybit_fetching import HistoryClient
+from datafeeds.bybit_keys import ApiKeys
+from datafeeds.bybit_rate import RateLimiter
+from datafeeds.bybit_retry import RetryPolicy
+from datafeeds.bybit_series import Question
+from glow_bt.errors import (
+    ClockSkewError,
+    ConfigError,
+    FeedError,
+    RateLimitError,
+    TransientFeedError,
+)
 
 __all__ = ["BybitClient"]
 
 T = TypeVar("T")
 
+_METHODS = {
+    "kline": "publicGetV5MarketKline",
+    "mark-price-kline": "publicGetV5MarketMarkPriceKline",
+    "funding/history": "publicGetV5MarketFundingHistory",
+    "open-interest": "publicGetV5MarketOpenInterest",
+}
+# How long what an answer showed of the exchange's clock may stand in for it.
+_CLOCK_GOOD_S = 30.0
+_RESET_HEADER = "x-bapi-limit-reset-timestamp"
 
-class BybitClient:
-    """Fetches bars from Bybit, or from any server that speaks its v5 interface.
 
-    Needs no account: only public market data is asked for.
+class BybitClient(HistoryClient):
+    """Fetches histories from Bybit, or from any server that speaks its v5 interface.
+
+    Needs no account: only public market data is asked for, without keys. May be shared by any
+    number of threads; the limit of requests a second holds for all of them.
 
     Example::
 
@@ -60,10 +80,14 @@ class BybitClient:
         retry: when to ask again; default: `RetryPolicy()`.
         seed: of the default policy's jitter.
         timeout: seconds to wait for one answer.
-        throttle: keep to ccxt's limit of requests a second.
+        throttle: keep to ``requests_per_second``, and pause when the exchange asks to.
+        requests_per_second: the limit.
+        in_flight: requests at once, at most.
+        keys: for `check_keys` (`datafeeds.bybit_keys.load_keys`).
 
     Raises:
-        ConfigError: if ``base_url`` is no http(s) address or ``timeout`` is not positive.
+        ConfigError: if ``base_url`` is no http(s) address or keys would travel to it in the
+            open, or if a number is not positive.
     """
 
     def __init__(
@@ -74,21 +98,16 @@ class BybitClient:
         seed: int | None = None,
         timeout: float = 10.0,
         throttle: bool = True,
+        requests_per_second: float = 10.0,
+        in_flight: int = 8,
+        keys: ApiKeys | None = None,
     ) -> None:
-        self._address = "Bybit" if base_url is None else _address(base_url)
-        if not 0 < timeout < math.inf:
-            raise ConfigError(f"expected a finite timeout above 0 s, found {timeout}")
-        self._retry = retry or RetryPolicy(draw=random.Random(seed).random)
-        self._exchange = _Exchange(
-            {
-                "timeout": round(timeout * 1000),
-                "enableRateLimit": throttle,
-                "requests_trust_env": base_url is None,
-            }
-        )
-        if base_url is not None:
-            self._exchange.redirect(base_url.rstrip("/"))
-        self._markets: dict[str, list[Market]] = {}
+        if keys is not None:
+            check_secrecy(base_url)
+        draw = random.Random(seed).random
+        limiter = RateLimiter(requests_per_second if throttle else math.inf, draw=draw)
+        self._link = _Link(base_url, limiter, timeout, in_flight, keys)
+        super().__init__(self._link, retry or RetryPolicy(draw=draw), in_flight)
 
     def __enter__(self) -> Self:
         """Return the client; leaving the block closes it."""
@@ -104,125 +123,181 @@ class BybitClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. The client can be used again; it opens new ones."""
-        self._exchange.close()
+        """End what is under way, its threads too, and close the connections.
 
-    def fetch_ohlcv(
-        self,
-        symbol: str,
-        timeframe: str,
-        since: Stamp,
-        until: Stamp | None = None,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> pd.DataFrame:
-        """Fetch the closed bars that open at ``since <= stamp < until``.
+        The client can be used again; it opens new ones.
+        """
+        super().close()
+        self._link.close()
 
-        A span that begins before the instrument's first bar gives the bars from that one on.
-        Bars that the exchange lacks are asked for twice and then left out;
-        `glow_bt.ohlcv.find_gaps` lists them.
+    def check_keys(self) -> dict[str, Any]:
+        """Ask the exchange about the keys.
 
-        Args:
-            symbol: in ccxt's notation (``BTC/USDT:USDT`` linear, ``BTC/USD:BTC`` inverse,
-                ``BTC/USDT`` spot) or Bybit's (``BTCUSDT``: linear before inverse before spot).
-            timeframe: 1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 12h, 1d or 1w.
-            since: start: ISO 8601, epoch milliseconds or a datetime; naive means UTC.
-            until: end; default: the exchange's present.
-            progress: called after each page with the bars of the span that are dealt with and
-                the bars that fit in it.
+        The request is signed with the exchange's time, whatever this machine's clock shows.
 
         Returns:
-            Bars in the contract of `glow_bt.ohlcv`, at least one.
+            ``id``, ``read_only``, ``expires`` (ISO 8601, None if never), ``permissions`` and
+            ``addresses`` that it is bound to.
 
         Raises:
-            ConfigError: if the timeframe is not supported, a moment cannot be read, ``since``
-                is not before ``until`` or lies in the future.
-            SymbolError: if the exchange does not list the symbol; nearest names are offered.
-            TransientFeedError: if the exchange could not be reached or kept failing.
-            FeedError: if it refuses, or has no closed bar in the span.
-        """
-        step = timeframe_of(timeframe)
-        start = as_utc(since, "since")
-        stop = None if until is None else as_utc(until, "until")
-        if stop is not None and stop <= start:
-            raise ConfigError(f"expected since before until, found {start} and {stop}")
-        market = self.market(symbol)
-        now = self.server_time()
-        if start > now:
-            raise ConfigError(
-                f"expected since in the past, found {start} (it is {now} on the exchange)"
-            )
-        now_ms = to_epoch_ms(now)
-        until_ms = None if stop is None else to_epoch_ms(stop)
-        opens = closed_opens(step, to_epoch_ms(start), until_ms, now_ms)
-        pager = KlinePager(self._ask_klines, self._retry, market, step, now_ms)
-        pages = _collect(pager, opens, progress)
-        if not pages:
-            raise _no_bars(market, step, start, stop)
-        return validate_bars(klines_to_bars(pages), now=now)
-
-    def market(self, symbol: str) -> Market:
-        """Look an instrument up, asking only for the product lines it may belong to.
-
-        Raises:
-            SymbolError: if the exchange does not list it.
+            ConfigError: if the client has no keys.
+            AccessError: if the exchange does not accept them.
             FeedError: as `fetch_ohlcv`.
         """
-        seen: list[Market] = []
-        for category in categories_of(symbol):
-            markets = self._markets_of(category)
-            found = find_market(symbol, markets)
-            if found is not None:
-                return found
-            seen += markets
-        raise unknown_symbol(symbol, seen)
+        return self._call(self._link.ask_keys)
 
-    def server_time(self) -> pd.Timestamp:
-        """Return the exchange's clock.
 
-        Raises:
-            FeedError: as `fetch_ohlcv`.
-        """
-        answer_ms = self._retry.call(
-            lambda: server_time_ms(self._ask(self._exchange.publicGetV5MarketTime))
+class _Link:
+    """Requests to one address, from any thread.
+
+    Raises:
+        ConfigError: if the address or the timeout cannot be.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None,
+        limiter: RateLimiter,
+        timeout: float,
+        in_flight: int,
+        keys: ApiKeys | None,
+    ) -> None:
+        self._address = "Bybit" if base_url is None else host_of(base_url)
+        if not 0 < timeout < math.inf:
+            raise ConfigError(f"expected a finite timeout above 0 s, found {timeout}")
+        self._exchange = _Exchange(
+            {
+                "timeout": round(timeout * 1000),
+                # Its own waiting is not made for threads; `RateLimiter` stands in for it.
+                "enableRateLimit": False,
+                "requests_trust_env": base_url is None,
+            }
         )
-        return pd.Timestamp(answer_ms, unit="ms", tz="UTC")
+        self._exchange.prepare(limiter, in_flight)
+        if base_url is not None:
+            self._exchange.redirect(base_url.rstrip("/"))
+        self._hidden = [] if base_url is None else [base_url.split("//")[1].rpartition("@")[0]]
+        self._keys = keys
+        # Guards what ccxt takes from its object instead of from arguments.
+        self._lock = threading.Lock()
 
-    def _markets_of(self, category: str) -> list[Market]:
-        if category not in self._markets:
+    def close(self) -> None:
+        """Close the connections; new requests open new ones."""
+        self._exchange.close()
+
+    def seen_ms(self) -> int | None:
+        """Return the exchange's clock as a recent answer showed it."""
+        seen_ms, seen_at = self._exchange.seen
+        return seen_ms if time.monotonic() - seen_at < _CLOCK_GOOD_S else None
+
+    def ask(self, question: Question, stop: threading.Event | None = None) -> object:
+        """Send a question; setting ``stop`` ends the wait for a permit."""
+        self._exchange.here.stop = stop
+        return self._ask(getattr(self._exchange, _METHODS[question.path]), question.params)
+
+    def ask_time(self) -> int:
+        """Return the exchange's clock in epoch milliseconds."""
+        return server_time_ms(self._ask(self._exchange.publicGetV5MarketTime))
+
+    def ask_markets(self, category: str) -> list[Mapping[str, Any]]:
+        """Return the instruments of a product line."""
+        with self._lock:
             self._exchange.options["fetchMarkets"]["types"] = [category]
-            # A list without any instrument is rather a damaged one: asked for once more.
-            listed = self._retry.call(self._ask_markets) or self._retry.call(self._ask_markets)
-            self._markets[category] = [
-                Market(found["symbol"], found["id"], category, found["created"])
-                for found in listed
-            ]
-        return self._markets[category]
+            return self._ask(self._exchange.fetch_markets)
 
-    def _ask_markets(self) -> list[Mapping[str, Any]]:
-        return self._ask(self._exchange.fetch_markets)
+    def ask_status(self) -> str | None:
+        """Return what is said of a maintenance that goes on."""
+        return ongoing_maintenance(self._ask(self._exchange.publicGetV5SystemStatus))
 
-    def _ask_klines(self, params: dict[str, str | int]) -> object:
-        return self._ask(self._exchange.publicGetV5MarketKline, params)
+    def ask_keys(self) -> dict[str, Any]:
+        """Return what the exchange says of the keys.
+
+        Raises:
+            ConfigError: if there are none.
+        """
+        if self._keys is None:
+            raise ConfigError(
+                "expected a client with keys, found none; give keys=load_keys() "
+                "(datafeeds.bybit_keys)"
+            )
+        with self._lock:
+            found = self._ask_signed(self._keys)
+        return {
+            "id": found.get("id"),
+            "read_only": str(found.get("readOnly")) == "1",
+            "expires": found.get("expiredAt") or None,
+            "permissions": found.get("permissions", {}),
+            "addresses": found.get("ips", []),
+        }
+
+    def _ask_signed(self, keys: ApiKeys) -> dict[str, Any]:
+        exchange = self._exchange
+        if exchange.time_difference is None:
+            before = exchange.milliseconds()
+            server_ms = self.ask_time()
+            exchange.time_difference = (before + exchange.milliseconds()) // 2 - server_ms
+        exchange.options["timeDifference"] = exchange.time_difference
+        exchange.apiKey, exchange.secret = keys.reveal()
+        try:
+            return answer_result(self._ask(exchange.privateGetV5UserQueryApi))
+        except ClockSkewError:
+            # Measured anew before the next attempt.
+            exchange.time_difference = None
+            raise
+        finally:
+            exchange.apiKey = exchange.secret = None
+            exchange.set_last_request(dict.fromkeys(("headers", "body", "url")))
 
     def _ask(self, endpoint: Callable[..., T], *args: object) -> T:
+        failure: FeedError
         try:
             return endpoint(*args)
+        except FeedError as error:
+            failure = type(error)(self._shown(str(error)))
         except ccxt.NetworkError as error:
-            raise TransientFeedError(
-                f"expected an answer from {self._address}, found none ({_reason(error)}); "
-                "check the network, the proxy and base_url"
-            ) from error
+            failure = TransientFeedError(
+                f"expected an answer from {self._address}, found none "
+                f"({self._shown(reason_of(error))}); check the network, the proxy and base_url"
+            )
         except ccxt.BaseError as error:
-            raise FeedError(
-                f"expected an answer from {self._address}, the request failed ({_reason(error)})"
-            ) from error
+            failure = FeedError(
+                f"expected an answer from {self._address}, the request failed "
+                f"({self._shown(reason_of(error))})"
+            )
+        # Not chained to what ccxt and requests raise: that holds addresses and headers.
+        raise failure
+
+    def _shown(self, text: str) -> str:
+        """A text without passwords and keys."""
+        for hidden in self._hidden:
+            text = text.replace(hidden, "(hidden)") if hidden else text
+        return text if self._keys is None else self._keys.redact(text)
 
 
 class _Exchange(ccxt.bybit):
-    """ccxt's Bybit with our reading of answers, in place of its table of exceptions."""
+    """ccxt's Bybit with our reading of answers, made fit for several threads.
+
+    It waits for our permits, keeps no cookies (ccxt clears them before each request, whoever
+    reads them then), and logs nothing: its log lines hold the headers that sign a request.
+    """
+
+    def prepare(self, limiter: RateLimiter, in_flight: int) -> None:
+        self.limiter = limiter
+        self.seen = (0, -math.inf)
+        self.time_difference: int | None = None
+        self.here = threading.local()
+        self.logger = logging.Logger("ccxt", logging.CRITICAL + 1)
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for adapter in self.session.adapters.values():
+            adapter.init_poolmanager(10, 2 * in_flight)
 
     def redirect(self, base_url: str) -> None:
         self.urls["api"] = dict.fromkeys(self.urls["api"], base_url)
+
+    def fetch(self, *args: object) -> object:
+        """Send a request, when it is its turn."""
+        self.limiter.acquire(getattr(self.here, "stop", None))
+        return super().fetch(*args)
 
     def handle_errors(
         self,
@@ -230,62 +305,27 @@ class _Exchange(ccxt.bybit):
         reason: str,
         url: str,
         method: str,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         body: str,
         response: object,
         requestHeaders: object,
         requestBody: object,
     ) -> None:
         """Judge an answer; ccxt calls this with every one."""
-        check_answer(httpCode, body, response)
+        now_ms = answer_time_ms(response)
+        if now_ms is not None:
+            self.seen = (now_ms, time.monotonic())
+        try:
+            check_answer(httpCode, body, response)
+        except RateLimitError:
+            self.limiter.slow_down(_reset_in_s(headers, now_ms))
+            raise
+        self.limiter.recover()
 
 
-def _address(base_url: str) -> str:
-    """Host and port, without the user and password that an address may carry."""
-    try:
-        parts = urlsplit(base_url)
-        labels = (parts.hostname or "").split(".")
-        # Reading the port checks it.
-        sound = parts.scheme in ("http", "https") and "" not in labels and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
-        raise ConfigError(f"expected base_url as http://host or https://host, found {base_url!r}")
-    return parts.netloc.rpartition("@")[2]
-
-
-def _collect(
-    pager: KlinePager, opens: range, progress: Callable[[int, int], object] | None
-) -> list[Klines]:
-    pages = []
-    for window, page in pager.pages(opens):
-        pages.append(page)
-        if progress is not None:
-            progress(opens.index(window[-1]) + 1, len(opens))
-    # Windows after the exchange's last bar are not asked for.
-    if pages and progress is not None:
-        progress(len(opens), len(opens))
-    return pages
-
-
-def _reason(error: BaseException) -> str:
-    """What lies at the bottom of a chain of errors, on one line."""
-    while (deeper := error.__cause__ or error.__context__) is not None:
-        error = deeper
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
-
-
-def _no_bars(
-    market: Market, timeframe: Timeframe, start: pd.Timestamp, stop: pd.Timestamp | None
-) -> FeedError:
-    until = "now" if stop is None else str(stop)
-    listed = market.listed_ms
-    if listed is not None and stop is not None and listed >= to_epoch_ms(stop):
-        hint = f"it was listed on {pd.Timestamp(listed, unit='ms'):%Y-%m-%d}: ask for later bars"
-    else:
-        hint = "ask for an earlier since or a later until"
-    return FeedError(
-        f"expected closed {timeframe.name} bars of {market.symbol} from {start} to {until}, "
-        f"found none; {hint}"
-    )
+def _reset_in_s(headers: Mapping[str, str], now_ms: int | None) -> float | None:
+    """Seconds until the exchange lifts its limit, None if it does not say."""
+    reset = {name.lower(): value for name, value in headers.items()}.get(_RESET_HEADER, "")
+    if now_ms is None or not reset.isdecimal() or int(reset) <= now_ms:
+        return None
+    return (int(reset) - now_ms) / 1000.0

@@ -1,4 +1,4 @@
-"""Bars as Bybit's kline answers hold them, and what such an answer must satisfy."""
+"""Rows as Bybit's answers hold them, and what such an answer must satisfy."""
 
 from __future__ import annotations
 
@@ -10,60 +10,99 @@ import numpy.typing as npt
 import pandas as pd
 
 from datafeeds.bybit_answers import answer_result, answer_rows
-from glow_bt.errors import TransientFeedError
-from glow_bt.ohlcv import BAR_COLUMNS
+from datafeeds.series import KINDS
+from glow_bt.errors import MalformedAnswerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from datafeeds.bybit_markets import Market
 
-__all__ = ["Klines", "klines_to_bars", "merge_klines", "parse_klines"]
+__all__ = [
+    "NO_BARS", "Klines", "join_klines", "klines_to_bars", "klines_to_frame", "merge_klines",
+    "parse_klines", "parse_rows",
+]  # fmt: skip
+
+# Where the stamp and the values stand in a row.
+_FIELDS: dict[str, tuple[int | str, ...]] = {
+    "mark": (0, 1, 2, 3, 4),
+    "funding_rate": ("fundingRateTimestamp", "fundingRate"),
+    "open_interest": ("timestamp", "openInterest"),
+}
+_ROWS = {
+    "bars": "kline rows [start, open, high, low, close, volume, turnover]",
+    "mark": "mark price rows [start, open, high, low, close]",
+    "funding_rate": "rows of fundingRateTimestamp and fundingRate",
+    "open_interest": "rows of timestamp and openInterest",
+}
 
 
 @dataclass(frozen=True)
 class Klines:
-    """Bars in ascending order, one a stamp.
+    """Rows in ascending order, one a stamp: bars, or values of another kind.
 
     Attributes:
         stamps: bar opens in epoch milliseconds, int64 of shape (N,).
-        values: open, high, low, close and volume in the base coin, float64 of shape (N, 5).
+        values: open, high, low, close and volume in the base coin, float64 of shape (N, 5); of
+            another kind its columns (`datafeeds.series.KINDS`).
     """
 
     stamps: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
-        """How many bars there are."""
+        """How many rows there are."""
         return len(self.stamps)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Klines:
+        """Return the rows that a mask of shape (N,) chooses."""
+        return Klines(self.stamps[chosen], self.values[chosen])
+
+
+NO_BARS = Klines(np.empty(0, dtype=np.int64), np.empty((0, len(KINDS["bars"].columns))))
+"""No bars at all."""
 
 
 def parse_klines(answer: object, market: Market, window: range) -> Klines:
-    """Read an answer of ``/v5/market/kline``.
+    """Read an answer of ``/v5/market/kline``: `parse_rows` of kind ``bars``."""
+    return parse_rows(answer, market, window, "bars")
+
+
+def parse_rows(answer: object, market: Market, window: range, kind: str) -> Klines:
+    """Read an answer that holds rows of a kind.
 
     Rows may come in any order and more than once; whatever else is wrong means that the answer
-    was damaged on its way, for Bybit's own bars are sound.
+    was damaged on its way, for Bybit's own rows are sound.
 
     Args:
-        answer: the answer as JSON: rows of text [start, open, high, low, close, volume, turnover].
+        answer: the answer as JSON: rows of text, such as [start, open, high, low, close,
+            volume, turnover] for bars.
         market: the instrument that was asked for.
-        window: the bar opens that were asked for, at least one.
+        window: the stamps that were asked for, at least one.
+        kind: a name of `datafeeds.series.KINDS`.
 
     Raises:
-        TransientFeedError: if a row is short, is no number, is NaN, lies outside the window or
-            off its grid, has high below low, a price of zero or less, or contradicts another.
+        MalformedAnswerError: if a row is short, is no number, is NaN, lies outside the window
+            or off its grid, contradicts another, or has what cannot be: high below low, a price
+            of zero or less, a negative volume or open interest, a funding rate above 100 %.
         FeedError: if the answer is a refusal (`datafeeds.bybit_answers.check_answer`).
     """
     result = answer_result(answer)
     for name, asked in (("symbol", market.id), ("category", market.category)):
         if result.get(name, asked) != asked:
-            raise TransientFeedError(
+            raise MalformedAnswerError(
                 f"expected klines with {name} {asked}, found {result[name]!r}; ask again"
             )
     rows = answer_rows(answer)
-    stamps, values = _parse_rows(rows, market.volume_field)
+    fields = (*range(5), market.volume_field) if kind == "bars" else _FIELDS[kind]
+    stamps, values = _parse_rows(rows, fields, kind)
+    for row in rows:
+        if isinstance(row, dict) and row.get("symbol", market.id) != market.id:
+            raise MalformedAnswerError(
+                f"expected rows of {market.id}, found {row['symbol']!r}; ask again"
+            )
     _check_stamps(stamps, window)
-    _check_values(stamps, values)
+    _check_values(stamps, values, kind)
     return _sorted_once(stamps, values)
 
 
@@ -71,35 +110,45 @@ def merge_klines(left: Klines, right: Klines) -> Klines:
     """Return the bars of two answers to the same question.
 
     Raises:
-        TransientFeedError: if they contradict each other.
+        MalformedAnswerError: if they contradict each other.
     """
     return _sorted_once(
         np.concatenate([left.stamps, right.stamps]), np.concatenate([left.values, right.values])
     )
 
 
+def join_klines(pages: Sequence[Klines]) -> Klines:
+    """Return consecutive pages, at least one, as one."""
+    return Klines(
+        np.concatenate([page.stamps for page in pages]),
+        np.concatenate([page.values for page in pages]),
+    )
+
+
 def klines_to_bars(pages: Sequence[Klines]) -> pd.DataFrame:
     """Return consecutive pages as one bar frame (`glow_bt.ohlcv`)."""
-    stamps = np.concatenate([page.stamps for page in pages])
+    return klines_to_frame(join_klines(pages), "bars")
+
+
+def klines_to_frame(rows: Klines, kind: str) -> pd.DataFrame:
+    """Return rows of a kind as a frame with its columns, indexed by stamp."""
     # In microseconds, as pandas reads stamps from text.
-    index = pd.DatetimeIndex(stamps.view("M8[ms]"), tz="UTC", name="timestamp").as_unit("us")
-    values = np.concatenate([page.values for page in pages])
-    return pd.DataFrame(values, index=index, columns=list(BAR_COLUMNS))
+    index = pd.DatetimeIndex(rows.stamps.view("M8[ms]"), tz="UTC", name="timestamp").as_unit("us")
+    return pd.DataFrame(rows.values, index=index, columns=list(KINDS[kind].columns))
 
 
 def _parse_rows(
-    rows: list[Any], volume_field: int
+    rows: list[Any], fields: tuple[int | str, ...], kind: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     stamps = np.empty(len(rows), dtype=np.int64)
-    values = np.empty((len(rows), len(BAR_COLUMNS)))
+    values = np.empty((len(rows), len(fields) - 1))
     for i, row in enumerate(rows):
         try:
-            stamps[i] = int(row[0])
-            values[i] = [float(row[field]) for field in (1, 2, 3, 4, volume_field)]
+            stamps[i] = int(row[fields[0]])
+            values[i] = [float(row[field]) for field in fields[1:]]
         except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
-            raise TransientFeedError(
-                f"expected kline rows [start, open, high, low, close, volume, turnover] of "
-                f"numbers, found {str(row)[:120]}"
+            raise MalformedAnswerError(
+                f"expected {_ROWS[kind]} of numbers, found {str(row)[:120]}"
             ) from error
     return stamps, values
 
@@ -112,12 +161,20 @@ def _check_stamps(stamps: npt.NDArray[np.int64], window: range) -> None:
     _refuse(stamps, off_grid, f"every {window.step // 1000} s from {_iso(first)} on")
 
 
-def _check_values(stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
+def _check_values(
+    stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64], kind: str
+) -> None:
     _refuse(stamps, np.any(~np.isfinite(values), axis=1), "of finite numbers")
-    open_, high, low, close, volume = values.T
-    _refuse(stamps, (low <= 0) | (volume < 0), "with positive prices and no negative volume")
-    unsound = (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low)
-    _refuse(stamps, unsound, "with open and close between low and high")
+    if kind == "funding_rate":
+        _refuse(stamps, np.abs(values[:, 0]) > 1.0, "of funding rates within 100 %")
+    elif kind == "open_interest":
+        _refuse(stamps, values[:, 0] < 0, "without negative open interest")
+    else:
+        open_, high, low, close = values.T[:4]
+        negative = np.any(values[:, 4:] < 0, axis=1)
+        _refuse(stamps, (low <= 0) | negative, "with positive prices and no negative volume")
+        unsound = (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low)
+        _refuse(stamps, unsound, "with open and close between low and high")
 
 
 def _sorted_once(stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Klines:
@@ -133,7 +190,7 @@ def _sorted_once(stamps: npt.NDArray[np.int64], values: npt.NDArray[np.float64])
 
 def _refuse(stamps: npt.NDArray[np.int64], bad: npt.NDArray[np.bool_], expected: str) -> None:
     if bad.any():
-        raise TransientFeedError(
+        raise MalformedAnswerError(
             f"expected klines {expected}, found {int(bad.sum())} others, "
             f"first at {_iso(int(stamps[bad.argmax()]))}"
         )

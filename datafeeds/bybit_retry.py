@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
+import threading
 import time
-from dataclasses import dataclass
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from glow_bt.errors import ConfigError, TransientFeedError
@@ -12,9 +15,22 @@ from glow_bt.errors import ConfigError, TransientFeedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RetryPolicy"]
+__all__ = ["Errand", "RetryPolicy"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What the questions of one call share.
+
+    Attributes:
+        deadline: when to give up, by the policy's clock.
+        stop: set when nobody waits for the answers any more.
+    """
+
+    deadline: float = math.inf
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class RetryPolicy:
         first_delay: longest wait after the first failure, in seconds.
         max_delay: longest wait after any failure, in seconds.
         budget: seconds that one question may take, waits included.
+        total: seconds that all questions of one call may take.
         sleep: waits for a number of seconds.
         clock: seconds since any fixed moment.
         draw: a number from [0, 1).
@@ -38,17 +55,19 @@ class RetryPolicy:
     first_delay: float = 0.5
     max_delay: float = 30.0
     budget: float = 120.0
+    total: float = 3600.0
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        if self.attempts < 1 or not 0 <= self.first_delay <= self.max_delay or self.budget < 0:
+        sound = self.attempts >= 1 and 0 <= self.first_delay <= self.max_delay
+        if not sound or self.budget < 0 or self.total < 0:
             raise ConfigError(
-                "expected attempts >= 1, 0 <= first_delay <= max_delay and budget >= 0, found "
-                f"attempts={self.attempts}, first_delay={self.first_delay}, "
-                f"max_delay={self.max_delay}, budget={self.budget}"
+                "expected attempts >= 1, 0 <= first_delay <= max_delay, budget >= 0 and "
+                f"total >= 0, found attempts={self.attempts}, first_delay={self.first_delay}, "
+                f"max_delay={self.max_delay}, budget={self.budget}, total={self.total}"
             )
 
     def delay(self, failures: int) -> float:
@@ -57,27 +76,50 @@ class RetryPolicy:
         longest = min(self.first_delay * 2.0 ** min(failures - 1, 64), self.max_delay)
         return longest * (1.0 + self.draw()) / 2.0
 
-    def call(self, ask: Callable[[], T]) -> T:
+    def errand(self) -> Errand:
+        """Return a new call's errand: its time begins now."""
+        return Errand(self.clock() + self.total)
+
+    def wait(self, seconds: float, errand: Errand | None = None) -> None:
+        """Wait, but no longer than somebody waits for the errand.
+
+        Raises:
+            CancelledError: if nobody does.
+        """
+        if errand is None or self.sleep is not time.sleep:
+            self.sleep(seconds)
+        else:
+            errand.stop.wait(seconds)
+        if errand is not None and errand.stop.is_set():
+            raise CancelledError
+
+    def call(self, ask: Callable[[], T], errand: Errand | None = None) -> T:
         """Ask until there is an answer.
 
         Args:
             ask: the question; `TransientFeedError` means that it is worth asking again.
+            errand: the call that it belongs to, if that has more questions than this.
 
         Raises:
-            TransientFeedError: the last failure, with what was tried, when attempts or budget
-                are used up. Any other error passes through at once.
+            TransientFeedError: the last failure, of its class and with what was tried, when
+                attempts or a budget are used up. Any other error passes through at once.
+            CancelledError: if nobody waits for the errand any more.
         """
         started = self.clock()
         failures = 0
         while True:
+            if errand is not None and errand.stop.is_set():
+                raise CancelledError
             try:
                 return ask()
             except TransientFeedError as error:
                 failures += 1
                 delay = self.delay(failures)
-                elapsed = self.clock() - started
-                if failures >= self.attempts or elapsed + delay > self.budget:
-                    raise TransientFeedError(
-                        f"{error} (asked {failures} times in {elapsed:.0f} s)"
+                now = self.clock()
+                elapsed, late = now - started, errand is not None and now + delay > errand.deadline
+                if failures >= self.attempts or elapsed + delay > self.budget or late:
+                    total = f"; all {self.total:.0f} s of the call are used up" if late else ""
+                    raise type(error)(
+                        f"{error} (asked {failures} times in {elapsed:.0f} s{total})"
                     ) from error
-            self.sleep(delay)
+            self.wait(delay, errand)

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +11,19 @@ from tests.datafeeds.random_bars import make_bars
 
 
 class FakeClock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only while somebody sleeps, for each thread by itself."""
 
     def __init__(self):
-        self.now = 0.0
         self.waits = []
+        self._own = threading.local()
+
+    @property
+    def now(self):
+        return getattr(self._own, "now", 0.0)
+
+    @now.setter
+    def now(self, seconds):
+        self._own.now = seconds
 
     def read(self):
         return self.now

@@ -2,8 +2,25 @@ import json
 
 import pytest
 
-from datafeeds.bybit_answers import answer_result, answer_rows, check_answer, server_time_ms
-from glow_bt.errors import FeedError, SymbolError, TransientFeedError
+from datafeeds.bybit_answers import (
+    answer_result,
+    answer_rows,
+    answer_time_ms,
+    check_answer,
+    ongoing_maintenance,
+    server_time_ms,
+)
+from glow_bt.errors import (
+    AccessError,
+    ClockSkewError,
+    FeedError,
+    MaintenanceError,
+    MalformedAnswerError,
+    RateLimitError,
+    RegionError,
+    SymbolError,
+    TransientFeedError,
+)
 
 
 def answer(result, code=0, message="OK"):
@@ -52,11 +69,77 @@ def test_codes_that_pass_are_worth_asking_again(code):
         answer_result(answer({}, code, "busy"))
 
 
-@pytest.mark.parametrize("code", [10001, 10003, 10010, 10024, 110001, -1, None, "soon"])
+@pytest.mark.parametrize("code", [10001, 110001, -1, None, "soon"])
 def test_other_codes_are_refusals(code):
     with pytest.raises(FeedError, match=f"refused the request .retCode {code}: no") as caught:
         answer_result(answer({}, code, "no"))
     assert type(caught.value) is FeedError
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (10000, TransientFeedError),
+        (10002, ClockSkewError),
+        (10006, RateLimitError),
+        (10018, RateLimitError),
+        (10429, RateLimitError),
+        (10016, TransientFeedError),
+        *((code, AccessError) for code in (10003, 10004, 10005, 10007, 10009, 10010, 33004)),
+        (10024, RegionError),
+    ],
+)
+@pytest.mark.parametrize("written", [int, str])
+def test_codes_are_told_apart(code, kind, written):
+    with pytest.raises(FeedError, match=f"retCode {code}.*: no") as caught:
+        answer_result(answer({}, written(code), "no"))
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("message", ["System is under maintenance.", "Server maintained"])
+def test_a_server_error_for_maintenance_is_one(message):
+    with pytest.raises(MaintenanceError, match=message):
+        answer_result(answer({}, 10016, message))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (503, "", MaintenanceError),
+        (502, "<h1>Scheduled Maintenance</h1>", MaintenanceError),
+        (502, "bad gateway", TransientFeedError),
+        (408, "", TransientFeedError),
+        (429, "", RateLimitError),
+        (418, "", RateLimitError),
+        (403, "403, access too frequent", RateLimitError),
+        (401, "", AccessError),
+        (404, "", FeedError),
+        (200, "<html>", MalformedAnswerError),
+    ],
+)
+def test_statuses_are_told_apart(status, body, kind):
+    with pytest.raises(FeedError) as caught:
+        check(body, status)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("answered", "found"),
+    [({"time": 7}, 7), ({"time": "7"}, 7), ({}, None), ({"time": "x"}, None), (None, None)],
+)
+def test_the_envelope_shows_the_exchanges_clock(answered, found):
+    assert answer_time_ms(answered) == found
+
+
+def test_ongoing_maintenance_is_described():
+    rows = [
+        {"state": "completed", "title": "old", "end": "1"},
+        {"state": "ongoing", "title": "Matching engine", "end": "1709895600000"},
+    ]
+    assert ongoing_maintenance(answer({"list": rows})) == (
+        "maintenance is going on until 2024-03-08 11:00+00:00: Matching engine"
+    )
+    assert ongoing_maintenance(answer({"list": rows[:1]})) is None
 
 
 def test_unknown_symbol_code():
@@ -70,7 +153,7 @@ def test_statuses_that_pass_are_worth_asking_again(status):
         check("upstream error", status)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 407, 410, 422])
+@pytest.mark.parametrize("status", [400, 404, 407, 410, 422])
 def test_other_statuses_are_refusals(status):
     with pytest.raises(
         FeedError, match=f"found HTTP {status}: not here; check base_url"
@@ -84,9 +167,8 @@ def test_other_statuses_are_refusals(status):
     [(451, ""), (403, "configured to block access from your country"), (403, "Country banned")],
 )
 def test_blocked_region_is_said_and_not_asked_again(status, body):
-    with pytest.raises(FeedError, match="because of its country or region") as caught:
+    with pytest.raises(RegionError, match="because of its country or region"):
         check(body, status)
-    assert type(caught.value) is FeedError
 
 
 def test_bare_403_names_both_causes():

