@@ -281,11 +281,12 @@ def _frames(
     form = reader.index.form
     first = None if since is None else as_utc(since, "since")
     end = None if until is None else as_utc(until, "until")
+    end_ms = 0 if end is None else to_epoch_ms(end) + (end.as_unit("ms") != end)
     for number in sorted(reader.index.parts):
         block = form.grid.block(number)
         if first is not None and block.stop <= to_epoch_ms(first):
             continue
-        if end is not None and block.start > to_epoch_ms(end):
+        if end is not None and block.start >= end_ms:
             break
         frame = frame_of(reader.part(number), form.columns)
         if first is not None:
