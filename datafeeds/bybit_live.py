@@ -88,6 +88,7 @@ class LiveSeries:
         self._ready: deque[LiveBar | PhaseChange] = deque([PhaseChange(Phase.DELAYED)])
         self._held: dict[int, LiveBar] = {}
         self._up_since: int | None = None
+        self._was_down = False
         self._vain = 0  # questions in a row that brought nothing
         self._holes = 0  # answers in a row with bars beyond the next one only
         self._not_before = 0
@@ -125,6 +126,7 @@ class LiveSeries:
         asked = self.next_ms
         answer = {bar.open_ms: bar for bar in bars if bar.open_ms >= asked}
         self._held |= answer
+        now_ms = max([now_ms, *(open_ms + self._step for open_ms in answer)])
         if answer and asked not in self._held:
             self._holes += 1
             if self._holes >= _ASKED_FOR_HOLE:
@@ -146,9 +148,10 @@ class LiveSeries:
         self._note_phase(now_ms)
 
     def stream_down(self, reason: str = "") -> None:
-        """Take note that the stream was lost."""
-        self._up_since = None
-        self._enter(Phase.BROKEN, reason)
+        """Take note that the stream was lost, or could not be had (again)."""
+        if self._up_since is not None or not self._was_down:
+            self._enter(Phase.BROKEN, reason)
+        self._up_since, self._was_down = None, True
 
     def due_ms(self) -> int | None:
         """Return when to ask for the bars from `next_ms` on; None if there are none to come."""

@@ -24,7 +24,7 @@ HOMES = {
         "glow_bt.threads",
         "glow_bt.training",
     ),
-    "backtrader": ("glow_bt.bt", "glow_bt.evaluation", "strategies"),
+    "backtrader": ("glow_bt.bt", "glow_bt.evaluation", "strategies", "datafeeds.bybit_feed"),
     "ccxt": ("datafeeds.bybit_client",),
     "websockets": ("datafeeds.bybit_stream",),
     "quantstats": ("glow_bt.evaluation.tearsheet",),

@@ -122,6 +122,29 @@ def test_while_the_stream_is_down_bars_come_by_questions(live):
     assert taken(live) == [BROKEN, DELAYED, 3, LIVE, 4, 5]
 
 
+def test_connections_that_fail_while_questions_bring_bars_are_not_told(live):
+    live.stream_down()
+    live.answered(bars(3), at(3, 600))
+    live.stream_down()
+    assert taken(live) == [BROKEN, DELAYED, 3, LIVE]
+
+
+def test_a_stream_that_cannot_be_had_at_all_is_told_once():
+    live = series()
+    live.answered(bars(0), at(0))
+    live.stream_down("refused")
+    live.stream_down("refused")
+    assert taken(live) == [DELAYED, 0, LIVE, BROKEN]
+
+
+def test_after_a_suspend_what_was_missed_is_told_as_delayed(live):
+    slow_clock = at(3, 500)
+    live.stream_down()
+    live.answered(bars(3), slow_clock)
+    live.answered(bars(4, 5, 6), slow_clock)
+    assert taken(live) == [BROKEN, DELAYED, 3, LIVE, DELAYED, 4, 5, 6, LIVE]
+
+
 def test_questions_in_vain_are_repeated_after_growing_waits(live):
     live.stream_down()
     now, waits = at(3, 500), []
