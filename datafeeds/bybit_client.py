@@ -21,8 +21,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.cookiejar import DefaultCookiePolicy
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 import ccxt
@@ -60,6 +61,8 @@ _METHODS = {
 }
 # How long what an answer showed of the exchange's clock may stand in for it.
 _CLOCK_GOOD_S = 30.0
+_INSTRUMENTS = "v5/market/instruments-info"
+_ABOUT_TO_BE = "PreLaunch"
 _RESET_HEADER = "x-bapi-limit-reset-timestamp"
 
 
@@ -201,9 +204,16 @@ class _Link:
 
     def ask_markets(self, category: str) -> list[Mapping[str, Any]]:
         """Return the instruments of a product line."""
-        with self._lock:
-            self._exchange.options["fetchMarkets"]["types"] = [category]
-            return self._ask(self._exchange.fetch_markets)
+        exchange = self._exchange
+        with self._lock, ThreadPoolExecutor(1) as other:
+            exchange.options["fetchMarkets"]["types"] = [category]
+            if category != "spot":
+                # ccxt asks for these second, when it has the others.
+                query = {"category": category, "limit": 1000, "status": _ABOUT_TO_BE}
+                exchange.about_to_be = other.submit(
+                    ccxt.bybit.request, exchange, _INSTRUMENTS, ["public"], "GET", query
+                )
+            return self._ask(exchange.fetch_markets)
 
     def ask_status(self) -> str | None:
         """Return what is said of a maintenance that goes on."""
@@ -286,6 +296,7 @@ class _Exchange(ccxt.bybit):
         self.seen = (0, -math.inf)
         self.time_difference: int | None = None
         self.here = threading.local()
+        self.about_to_be: Future[object] | None = None
         self.logger = logging.Logger("ccxt", logging.CRITICAL + 1)
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for adapter in self.session.adapters.values():
@@ -293,6 +304,21 @@ class _Exchange(ccxt.bybit):
 
     def redirect(self, base_url: str) -> None:
         self.urls["api"] = dict.fromkeys(self.urls["api"], base_url)
+
+    def request(
+        self,
+        path: str,
+        api: object = "public",
+        method: str = "GET",
+        params: Mapping[str, object] = MappingProxyType({}),
+        config: Mapping[str, object] = MappingProxyType({}),
+    ) -> object:
+        """Send a request; instruments about to be listed were asked for meanwhile."""
+        early = self.about_to_be
+        if early is not None and params.get("status") == _ABOUT_TO_BE:
+            self.about_to_be = None
+            return early.result()
+        return super().request(path, api, method, dict(params), dict(config))
 
     def fetch(self, *args: object) -> object:
         """Send a request, when it is its turn."""

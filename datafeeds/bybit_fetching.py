@@ -113,9 +113,10 @@ class HistoryClient:
             FeedError: if it refuses, or has no closed bar in the span.
         """
         timeframe_of(timeframe)
-        _read_span(since, until)
+        start, stop = _read_span(since, until)
+        now = self._pool().submit(self.server_time)
         series = self.series(symbol, "bars", timeframe)
-        return validate_bars(self.fetch_series(series, since, until, progress))
+        return validate_bars(self._fetch(series, start, stop, now.result(), progress))
 
     def fetch_series(
         self,
@@ -139,7 +140,16 @@ class HistoryClient:
             FeedError, ConfigError: as `fetch_ohlcv`.
         """
         start, stop = _read_span(since, until)
-        now = self.server_time()
+        return self._fetch(series, start, stop, self.server_time(), progress)
+
+    def _fetch(
+        self,
+        series: BybitSeries,
+        start: pd.Timestamp,
+        stop: pd.Timestamp | None,
+        now: pd.Timestamp,
+        progress: Callable[[int, int], object] | None,
+    ) -> pd.DataFrame:
         if start > now:
             raise ConfigError(
                 f"expected since in the past, found {start} (it is {now} on the exchange)"
@@ -187,11 +197,9 @@ class HistoryClient:
         """
         source = self._source(series)
         edges = Edges(source, self._beginnings.get(series.key))
+        threads = self._pool()
         with self._lock:
             self._errands.add(source.errand)
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(self._in_flight, "bybit")
-            threads = self._threads
         failure: MaintenanceError | None = None
         try:
             yield from fetch_pages(Pager(source, edges), windows, threads, self._in_flight)
@@ -245,6 +253,12 @@ class HistoryClient:
             FeedError: as `fetch_ohlcv`.
         """
         return pd.Timestamp(self._call(self._connection.ask_time), unit="ms", tz="UTC")
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._in_flight, "bybit")
+            return self._threads
 
     def _call(self, ask: Callable[[], T]) -> T:
         """Ask until there is an answer, and say what goes on if there is none."""
