@@ -10,8 +10,11 @@ import click
 
 import glow_bt
 from glow_bt.cli.adapt import adapt
+from glow_bt.cli.data import data
 from glow_bt.cli.fetch import fetch
+from glow_bt.cli.microstructure import microstructure
 from glow_bt.cli.options import ExampleGroup
+from glow_bt.cli.paper import paper
 from glow_bt.cli.risk import risk
 from glow_bt.cli.simulate import simulate
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
@@ -41,7 +44,21 @@ def app() -> None:
     """
 
 
-for command in (demo, fetch, train, adapt, backtest, walk_forward, risk, simulate, report):
+COMMANDS = (
+    demo,
+    fetch,
+    data,
+    train,
+    adapt,
+    backtest,
+    walk_forward,
+    risk,
+    simulate,
+    paper,
+    microstructure,
+    report,
+)
+for command in COMMANDS:
     app.add_command(command)
 
 

@@ -23,6 +23,9 @@ from glow_bt.microstructure.trade_features import TradeFeatures
 
 __all__ = ["MicrostructureStream", "microstructure_bars"]
 
+# More bars at once come of a stamp that is wrong.
+_MOST_BARS = 20_000_000
+
 Columns = dict[str, npt.NDArray[np.generic]]
 Events = TypeVar("Events", Trades, BookStates)
 
@@ -117,10 +120,19 @@ class MicrostructureStream:
 
         Events of later bars stay for later calls.
 
+        Raises:
+            DataError: if there would be millions of bars.
+
         Returns:
             UTC index ``timestamp``, the columns of `columns`; no rows if no bar has closed.
         """
         step = self.spec.step_ms
+        if (until_ms - self._open_ms) // step > _MOST_BARS:
+            raise DataError(
+                f"expected at most {_MOST_BARS:,} bars at once, found stamps from "
+                f"{self._open_ms} to {until_ms} ms with bars of {step} ms; check the stamps, or "
+                "take longer bars"
+            )
         edges = np.arange(self._open_ms, until_ms + 1, step)
         if len(edges) < 2:
             return self._frame(edges[:0], {})

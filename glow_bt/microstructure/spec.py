@@ -16,18 +16,20 @@ _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 _LONGEST_MS = 366 * DAY_MS
 
 
-def step_of(timeframe: str) -> int:
-    """Return the length of bars in milliseconds of a text such as 500ms, 10s, 1m, 4h or 1d.
+def step_of(text: str, what: str = "a length of bars") -> int:
+    """Return the milliseconds of a text such as 500ms, 10s, 1m, 4h or 1d.
+
+    Args:
+        text: the text.
+        what: what it is to be, for the message.
 
     Raises:
-        ConfigError: on another text, or bars longer than a year.
+        ConfigError: on another text, or more than a year.
     """
-    match = re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", timeframe)
+    match = re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", text)
     step_ms = int(match[1]) * _UNITS_MS[match[2]] if match else 0
     if not 0 < step_ms <= _LONGEST_MS:
-        raise ConfigError(
-            f"expected a length of bars such as 500ms, 10s, 1m, 4h or 1d, found {timeframe!r}"
-        )
+        raise ConfigError(f"expected {what} such as 500ms, 10s, 1m, 4h or 1d, found {text!r}")
     return step_ms
 
 

@@ -63,7 +63,7 @@ class Recording:
 @pytest.fixture
 def server():
     with BybitSockets() as sockets:
-        sockets.greet(TRADES, lambda: [trade_message(at=START)])
+        sockets.greet(TRADES, lambda: [trade_message(at=START + 5)])
         yield sockets
 
 

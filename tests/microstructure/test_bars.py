@@ -181,6 +181,12 @@ def test_a_stream_refuses_what_it_cannot_use():
         MicrostructureStream(SPECS[0], 0, book=False).add_book(random_states(0, 1, 1))
 
 
+def test_a_stamp_far_off_does_not_fill_the_memory():
+    trades = trades_of((0, "buy", 1, 1), (10**15, "buy", 1, 1))
+    with pytest.raises(DataError, match=r"at most 20,000,000 bars at once.*check the stamps"):
+        microstructure_bars(SPECS[0], trades)
+
+
 def test_an_event_of_a_closed_bar_is_refused():
     stream = MicrostructureStream(SPECS[0], 0)
     stream.add_trades(trades_of((2500, "buy", 1, 1)))

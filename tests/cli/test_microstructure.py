@@ -1,0 +1,174 @@
+"""`glow-bt microstructure` on files, and against loopback servers through the real clients."""
+
+import gzip
+import json
+import threading
+
+import pandas as pd
+import pytest
+
+from glow_bt.cli import main
+from tests.datafeeds.bybit_market import BOOK, START, TRADES, market_messages, trade_message
+from tests.datafeeds.bybit_server import BybitServer
+from tests.datafeeds.bybit_sockets import BybitSockets
+from tests.datafeeds.random_bars import make_bars
+
+
+def call(*args):
+    with pytest.raises(SystemExit) as end:
+        main(["microstructure", *map(str, args)])
+    return int(end.value.code or 0)
+
+
+def write(path, messages):
+    lines = "".join(json.dumps(message) + "\n" for message in messages).encode()
+    path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
+    return path
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write(tmp_path / "raw.jsonl.gz", market_messages(0))
+
+
+def test_trades_and_book_become_bars(raw, tmp_path, capsys):
+    out = tmp_path / "bars.parquet"
+    settings = ["--levels", 2, "--interval", "500ms", "--window", 10, "--bucket-volume", 9]
+    settings += ["--buckets", 3]
+    args = ["--trades", raw, "--book", raw, "--timeframe", "1s", "--out", out, "--json"]
+    assert call(*args, *settings) == 0
+    facts = json.loads(capsys.readouterr().out)
+    bars = pd.read_parquet(out)
+    assert facts["bars"] == len(bars) == 19
+    assert facts["columns"] == list(bars.columns)
+    assert facts["from"] == bars.index[0].isoformat()
+    assert facts["trades"] == {"read": 400, "duplicates": 0, "block_trades": 0}
+    assert facts["book"] == {"applied": 400}
+    assert bars[["vpin", "kyle_lambda", "ofi_2", "spread_bps"]].iloc[10:].notna().all().all()
+
+
+def test_either_input_is_enough(raw, tmp_path, capsys):
+    for kind, column in (("trades", "vwap"), ("book", "mid")):
+        out = tmp_path / f"{kind}.csv"
+        assert call(f"--{kind}", raw, "--timeframe", "5s", "--out", out) == 0
+        assert column in pd.read_csv(out)
+    said = capsys.readouterr().out
+    assert "3 bars of 5s" in said
+    assert "trades: 400 read, 0 duplicates, 0 block_trades" in said
+    assert "book: 400 applied" in said
+
+
+def test_a_span_may_be_given(raw, tmp_path):
+    out = tmp_path / "bars.csv"
+    moments = [pd.Timestamp(START + ms, unit="ms").isoformat() for ms in (5000, 30_000)]
+    args = ["--trades", raw, "--timeframe", "1s", "--out", out, "--window", 3]
+    assert call(*args, "--since", moments[0], "--until", moments[1]) == 0
+    assert len(pd.read_csv(out)) == 25
+
+
+def test_an_existing_file_is_kept_unless_told(raw, tmp_path, capsys):
+    out = tmp_path / "bars.csv"
+    out.write_text("precious")
+    args = ["--trades", raw, "--timeframe", "1s", "--out", out]
+    assert call(*args) == 1
+    assert "already" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert call(*args, "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "said", "code"),
+    [
+        ([], "--trades or --book (or both), or --live SYMBOL", 2),
+        (["--live", "BTCUSDT", "--trades", "x"], "or --live SYMBOL", 2),
+        (["--trades", "{raw}", "--timeframe", "1"], "a length of bars such as", 2),
+        (["--trades", "{raw}", "--interval", "7"], "an interval such as", 2),
+        (["--trades", "{raw}", "--interval", "700ms"], "to divide bars of 1000 ms", 2),
+        (["--trades", "{raw}", "--vwap-reference", "mid"], "expected a book", 2),
+        (["--trades", "{raw}", "--since", "dawn"], "dawn", 2),
+        (["--trades", "{raw}", "--timeframe", "1h"], "at least one bar", 1),
+        (["--trades", "{raw}", "--symbol", "ETHUSDT"], "expected events", 1),
+        (["--book", "{raw}", "--symbol", "ETHUSDT"], "of ETHUSDT, found none", 1),
+        (["--trades", "none.csv"], "found no file none.csv", 1),
+        (["--live", "BTCUSDT", "--for", "long"], "a duration such as", 2),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_no_file(raw, tmp_path, capsys, args, said, code):
+    args = [str(arg).format(raw=raw) for arg in args]
+    assert call("--timeframe", "1s", "--out", tmp_path / "bars.csv", *args) == code
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert list(tmp_path.iterdir()) == [raw]
+
+
+def test_a_damaged_line_is_named(tmp_path, capsys):
+    path = tmp_path / "book.jsonl"
+    path.write_text("{}\n{\n")
+    assert call("--book", path, "--timeframe", "1s", "--out", tmp_path / "b.csv") == 1
+    assert f"{path}, line 2: expected a JSON object, found {{;" in capsys.readouterr().err
+
+
+@pytest.fixture
+def servers():
+    with BybitServer(now="2024-03-01 00:30") as rest, BybitSockets() as sockets:
+        rest.add_bars("BTCUSDT", "1h", make_bars(5))
+        yield rest, sockets
+
+
+def live(servers, *args):
+    rest, sockets = servers
+    urls = ["--base-url", rest.url, "--stream-url", sockets.url]
+    return call("--live", "BTC/USDT:USDT", *urls, "--timeframe", "1s", *args)
+
+
+def test_live_bars_are_those_of_the_messages_that_were_kept(servers, tmp_path, capsys):
+    _, sockets = servers
+    first, *messages = market_messages(1)
+    both = threading.Barrier(2)
+
+    def publish():
+        both.wait(10)
+        for message in messages:
+            sockets.publish(message["topic"], message)
+
+    def greet(*greeting):
+        subscribed.append(greeting)
+        if len(subscribed) == 2:
+            both.wait(10)
+        return list(greeting)
+
+    subscribed = []
+    sockets.greet(BOOK, lambda: greet(first))
+    sockets.greet(TRADES, lambda: greet(trade_message(at=START + 5)))
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    out, kept = tmp_path / "live.parquet", tmp_path / "raw.jsonl.gz"
+    settings = ["--bucket-volume", 9, "--window", 5, "--levels", 2]
+    assert live(servers, "--for", "3s", "--out", out, "--raw", kept, "--json", *settings) == 0
+    publisher.join(10)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["symbol"] == "BTC/USDT:USDT"
+    assert facts["book"]["trades"] == 400
+    bars = pd.read_parquet(out)
+    assert bars["trades_complete"].all()
+    again = tmp_path / "again.parquet"
+    since = ["--since", bars.index[0].isoformat(), "--timeframe", "1s", "--out", again]
+    assert call("--trades", kept, "--book", kept, *since, *settings) == 0
+    offline = pd.read_parquet(again)
+    assert len(bars) >= 15
+    if not facts["book"].get("late_trades") and not facts["book"].get("late_states"):
+        pd.testing.assert_frame_equal(
+            bars.drop(columns="trades_complete"), offline.loc[bars.index], check_dtype=False
+        )
+
+
+def test_a_recording_without_a_closed_bar_is_an_error(servers, tmp_path, capsys):
+    assert live(servers, "--for", "200ms", "--out", tmp_path / "live.csv") == 1
+    assert "record for longer or take shorter bars" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_market_that_does_not_exist_is_named(servers, tmp_path, capsys):
+    assert live(servers, "--live", "BTX/USDT:USDT", "--out", tmp_path / "live.csv") == 1
+    assert "BTC/USDT:USDT" in capsys.readouterr().err
