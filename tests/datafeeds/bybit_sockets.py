@@ -175,10 +175,11 @@ class BybitSockets:
                 return
         if not self.acknowledge:
             return
-        connection.send(json.dumps(answer))
-        for topic in request["args"]:
-            greeting = self._greetings.get((category, topic), list)
-            with self._lock:
+        # Under the lock, so that what is published after the answer reaches the subscriber.
+        with self._lock:
+            connection.send(json.dumps(answer))
+            for topic in request["args"]:
+                greeting = self._greetings.get((category, topic), list)
                 for message in greeting():
                     connection.send(json.dumps(message))
                 self._subscribers[category, topic].add(connection)

@@ -73,12 +73,14 @@ class FastTime:
 class Keeper(bt.Strategy):
     """Keeps what it is shown and told, and when."""
 
-    params = (("now_ms", None),)
+    params = (("now_ms", None), ("when_live", None))
 
     def __init__(self):
         self.stamps, self.rows, self.seen_ms, self.told = [], [], [], []
 
     def notify_data(self, data, status, *args, **kwargs):
+        if status == data.LIVE and "LIVE" not in self.told and self.p.when_live:
+            self.p.when_live()
         self.told.append(data._getstatusname(status))
 
     def next(self):

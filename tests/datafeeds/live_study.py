@@ -54,11 +54,13 @@ def run_study(*, hours, drops, jumps=2, websocket=True, pace=3000.0, seed=0, fau
     server.script("kline", [FAULTS.get(name) for name in answers])
     breaks = [*(_breaks(rng) if websocket else []), lambda: _outage(rng, server)]
     moments = [rng.randint(first_ms, last_ms) for _ in range(drops)]
-    sockets.script([(moment, rng.choice(breaks)()) for moment in moments])
-    sockets.script(_jumps(rng, fast, first_ms, last_ms, jumps))
+    faults = [(moment, rng.choice(breaks)()) for moment in moments]
+    faults += _jumps(rng, fast, first_ms, last_ms, jumps)
     with exchange, fast.wall_clock():
         began, processor = time.monotonic(), time.process_time()
-        strategy = exchange.run(exchange.feed(last=count - 1, websocket=websocket))
+        feed = exchange.feed(last=count - 1, websocket=websocket)
+        # A feed that finds no exchange at its start gives up, so it has one until it is live.
+        strategy = exchange.run(feed, when_live=lambda: sockets.script(faults))
         elapsed, processor = time.monotonic() - began, time.process_time() - processor
         assert not live_threads()
     _assert_all(strategy, bars.iloc[:count])
