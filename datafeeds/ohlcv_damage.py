@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import Timeout
 
-from datafeeds.ohlcv_disk import TEMPORARY_SUFFIX, disk_errors, place, sync_folder
+from datafeeds.ohlcv_disk import TEMPORARY_SUFFIX, disk_errors, place, read_file, sync_folder
 from datafeeds.ohlcv_index import (
     INDEX_NAME,
     PartFacts,
@@ -23,13 +23,16 @@ from datafeeds.ohlcv_reader import SeriesReader
 from datafeeds.ohlcv_spans import minus, union
 from datafeeds.ohlcv_writer import LOCK_NAME, series_lock, writer_lock
 from datafeeds.series import Page
-from glow_bt.errors import DamagedPartError, DataError
+from glow_bt.errors import DamagedPartError, DataError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["Damage", "drop_damaged", "find_damage"]
+
+
+_TRIES = 5
 
 
 class Damage(NamedTuple):
@@ -51,6 +54,24 @@ def find_damage(folder: Path, form: SeriesFormat) -> list[Damage]:
         folder: where it lies.
         form: what it should be of; the grid counts only if nothing stored says which it is.
     """
+    found: list[Damage] = []
+    for _ in range(_TRIES):
+        before = _index_bytes(folder)
+        found = _look(folder, form)
+        # What a writer did meanwhile can look like damage.
+        if not found or _index_bytes(folder) == before:
+            break
+    return found
+
+
+def _index_bytes(folder: Path) -> bytes | None:
+    try:
+        return read_file(folder / INDEX_NAME)
+    except (FileNotFoundError, StoreError):
+        return None
+
+
+def _look(folder: Path, form: SeriesFormat) -> list[Damage]:
     found = []
     index = None
     try:
@@ -102,7 +123,7 @@ def drop_damaged(folder: Path, form: SeriesFormat) -> tuple[range, ...]:
                 damaged.append(path)
             else:
                 number = form.grid.block_of(part.settled[0].start)
-                sound.enter(number, part, path.read_bytes())
+                sound.enter(number, part, read_file(path))
         if index is None:
             # What is lost is known from the names of files that are about to go: note it first.
             index = SeriesIndex(form, sound.settled, dict(sound.parts))
@@ -132,8 +153,8 @@ def _form_there(folder: Path, form: SeriesFormat) -> SeriesFormat:
     """Return what the first sound part of the same history says that it is of."""
     for path in part_files(folder):
         try:
-            found, _ = decode(path.read_bytes(), path)
-        except DamagedPartError:
+            found, _ = decode(read_file(path), path)
+        except StoreError:
             continue
         if found.key == form.key:
             return found
@@ -142,7 +163,7 @@ def _form_there(folder: Path, form: SeriesFormat) -> SeriesFormat:
 
 def _mended(path: Path, form: SeriesFormat, index: SeriesIndex | None) -> Part | None:
     """Return a part, written anew if only bytes without a meaning are damaged; or None."""
-    data = path.read_bytes()
+    data = read_file(path)
     try:
         part = read_part(path, data, form)
     except DamagedPartError:
@@ -163,7 +184,7 @@ def _part_damage(folder: Path, index: SeriesIndex, number: int) -> Iterator[str]
     reader = SeriesReader(folder, index)
     try:
         part = reader.part(number)
-    except DamagedPartError as error:
+    except StoreError as error:
         yield str(error)
         return
     facts = index.parts[number]
@@ -189,8 +210,10 @@ def _rule_breaks(part: Part, form: SeriesFormat, number: int) -> Iterator[str]:
 def _stray_part(path: Path, form: SeriesFormat, may_be_unnamed: bool) -> Iterator[str]:
     """Say what is wrong with a part that no index names."""
     try:
-        read_part(path, path.read_bytes(), form)
-    except DamagedPartError as error:
+        read_part(path, read_file(path), form)
+    except FileNotFoundError:
+        return
+    except StoreError as error:
         yield str(error)
     else:
         if not may_be_unnamed:
@@ -208,7 +231,7 @@ def _journal_damage(folder: Path, form: SeriesFormat) -> Iterator[Damage]:
         records = read_journal(path)
         if records.form not in (None, form):
             raise DamagedPartError(path, "it is of another history")
-    except DamagedPartError as error:
+    except StoreError as error:
         yield Damage(path, str(error))
         return
     lock = series_lock(folder)

@@ -17,11 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["TEMPORARY_SUFFIX", "disk_errors", "make_folder", "place", "sync_folder", "write_all"]
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "disk_errors",
+    "make_folder",
+    "open_to_write",
+    "place",
+    "read_file",
+    "sync_folder",
+    "write_all",
+]
 
 TEMPORARY_SUFFIX = ".tmp"
 """End of the name of a file that is not whole yet; its name starts with a dot."""
 
+_BINARY: int = getattr(os, "O_BINARY", 0)  # Windows would else change line ends
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -52,6 +62,29 @@ def make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
+def read_file(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        StoreError: if it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"expected to read {path}, found {error.strerror or repr(error)}; "
+            "see to the file and its permissions and call again"
+        ) from error
+
+
+def open_to_write(path: Path, flags: int) -> int:
+    """Open a file with ``os.O_APPEND`` or ``os.O_TRUNC``, made if it is not there."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | _BINARY | flags, 0o666)
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write all of the bytes, in as many calls as the system wants."""
     rest = memoryview(data)
@@ -66,7 +99,7 @@ def place(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = open_to_write(temporary, os.O_TRUNC)
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)

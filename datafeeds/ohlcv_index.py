@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from datafeeds.ohlcv_disk import place
+from datafeeds.ohlcv_disk import place, read_file
+from datafeeds.ohlcv_journal import JOURNAL_NAME
 from datafeeds.ohlcv_parts import PART_SUFFIX, Part, SeriesFormat, decode
 from datafeeds.ohlcv_spans import minus, overlap, union
 from glow_bt.errors import DamagedPartError, StoreError
@@ -103,18 +104,21 @@ class SeriesIndex:
 
     @classmethod
     def load(cls, folder: Path) -> SeriesIndex | None:
-        """Read a folder's index; None if neither it nor any part is there.
+        """Read a folder's index; None if nothing is sealed yet.
 
         Raises:
-            DamagedPartError: if it is damaged, or missing beside parts.
+            DamagedPartError: if it is damaged, or missing beside parts that no writer is sealing.
         """
         path = folder / INDEX_NAME
         try:
-            data = path.read_bytes()
+            data = read_file(path)
         except FileNotFoundError:
-            if part_files(folder):
-                raise DamagedPartError(path, "it is missing") from None
-            return None
+            # The first seal places parts first; a journal is there until it is through.
+            if not part_files(folder) or (folder / JOURNAL_NAME).exists():
+                return None
+            if path.exists():
+                return cls.load(folder)
+            raise DamagedPartError(path, "it is missing") from None
         try:
             facts = json.loads(data)
             intact = facts.pop("sha256") == hash_of(_canonical(facts))
@@ -179,7 +183,7 @@ def rebuilt_index(folder: Path, form: SeriesFormat) -> SeriesIndex:
     """
     index = SeriesIndex(form)
     for path in part_files(folder):
-        data = path.read_bytes()
+        data = read_file(path)
         part = read_part(path, data, form)
         index.enter(form.grid.block_of(part.settled[0].start), part, data)
     return index

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from datafeeds.ohlcv_disk import sync_folder, write_all
+from datafeeds.ohlcv_disk import open_to_write, read_file, sync_folder, write_all
 from datafeeds.ohlcv_parts import SeriesFormat
 from datafeeds.series import Page
 from glow_bt.errors import DamagedPartError, StoreError
@@ -81,7 +81,7 @@ class Journal:
             raise DamagedPartError(
                 self.path, f"it is of {' '.join(records.form.key)} or of another grid"
             )
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        self._descriptor = open_to_write(self.path, os.O_APPEND)
         if records.size > records.good:
             os.ftruncate(self._descriptor, records.good)
             os.fsync(self._descriptor)
@@ -123,7 +123,7 @@ class Journal:
                 "open the history for writing again"
             )
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._descriptor = open_to_write(self.path, os.O_APPEND)
         good = os.fstat(self._descriptor).st_size
         data = _record(mark, payload)
         if good == 0:
@@ -149,7 +149,7 @@ class Journal:
 def read_journal(path: Path) -> Records:
     """Read the whole records of a journal; one that is missing or torn at its head has none."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         data = b""
     form, pages, drops, good = None, list[Page](), list[range](), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datafeeds.ohlcv_disk import read_file
 from datafeeds.ohlcv_index import INDEX_NAME, SeriesIndex, hash_of, read_part, refuse_moved
 from datafeeds.ohlcv_journal import JOURNAL_NAME
 from datafeeds.ohlcv_parts import Part
@@ -45,7 +46,7 @@ class SeriesReader:
         what = "it is missing"
         for _ in range(_TRIES):
             try:
-                data = path.read_bytes()
+                data = read_file(path)
             except FileNotFoundError:
                 continue
             sha256 = hash_of(data)

@@ -6,7 +6,7 @@ import builtins
 import os
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -27,10 +27,22 @@ from glow_bt.ohlcv import validate_bars
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Damage", "OhlcvStore", "SeriesWriter"]
+__all__ = ["Damage", "OhlcvStore", "SeriesWriter", "StoredSize"]
 
 _SAFE_MARKS = string.digits + "-_"
 _NS_PER_MS = 1_000_000
+
+
+class StoredSize(NamedTuple):
+    """How much is stored of a history.
+
+    Attributes:
+        rows: bars, or values of another kind.
+        bytes: on disk.
+    """
+
+    rows: int
+    bytes: int
 
 
 class OhlcvStore:
@@ -168,6 +180,17 @@ class OhlcvStore:
                 if (key := _key_of(folder)) is not None and _holds_something(folder)
             )
         )
+
+    def size(self, key: SeriesKey) -> StoredSize:
+        """Return how much is stored of a history.
+
+        Raises:
+            DamagedPartError: if the index is damaged.
+        """
+        folder = self._folder(key)
+        reader = open_reader(folder, key)
+        rows = 0 if reader is None else sum(part.rows for part in reader.index.parts.values())
+        return StoredSize(rows, sum(path.stat().st_size for path in folder.glob("[!.]*")))
 
     def settled(self, key: SeriesKey) -> tuple[range, ...]:
         """Return the spans that were asked and answered, ascending; () if nothing is stored.

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock, Timeout
 
-from datafeeds.ohlcv_disk import TEMPORARY_SUFFIX, disk_errors, make_folder, place, sync_folder
+from datafeeds.ohlcv_disk import (
+    TEMPORARY_SUFFIX,
+    disk_errors,
+    make_folder,
+    place,
+    read_file,
+    sync_folder,
+)
 from datafeeds.ohlcv_index import (
     INDEX_NAME,
     SeriesIndex,
@@ -193,12 +200,11 @@ class SeriesWriter:
         for path in self._folder.glob(f".*{TEMPORARY_SUFFIX}"):
             path.unlink()
         journal = self._folder / JOURNAL_NAME
-        index = self._index_there(journal.exists())
-        if index is not None:
-            self._form = _agreed(index.form, self._form, self._folder)
-            self._index = index
-        else:
-            self._index = SeriesIndex(self._form)
+        index = SeriesIndex.load(self._folder)
+        if index is None:  # new, or killed at its first seal
+            index = rebuilt_index(self._folder, self._form)
+        self._form = _agreed(index.form, self._form, self._folder)
+        self._index = index
         self._journal = Journal(journal, self._form)
         records = self._journal.recover()
         self._recovering = True
@@ -209,29 +215,22 @@ class SeriesWriter:
         self.seal()
         self._recovering = False
 
-    def _index_there(self, unsealed: bool) -> SeriesIndex | None:
-        try:
-            return SeriesIndex.load(self._folder)
-        except DamagedPartError:
-            if not unsealed or (self._folder / INDEX_NAME).exists():
-                raise
-            # Killed at its first seal, between a part and the index.
-            return rebuilt_index(self._folder, self._form)
-
     def _seal_drops(self) -> None:
         # The index goes first, so that readers never miss a value that it calls settled.
         numbers = sorted({number for number, _ in self._form.grid.cut(self._drops)})
         before, self._recovering, self._latest = self._recovering, True, None
-        for number in numbers:
-            part = self._part(number)
-            part = part.within(minus(part.settled, self._drops))
-            self._index.enter(number, part, encode(part, self._form))
-        self._index.save(self._folder)
-        for number in numbers:
-            part = self._part(number)
-            self._put(number, part.within(minus(part.settled, self._drops)))
-        self._recovering = before
-        self._drops = ()
+        try:
+            for number in numbers:
+                part = self._part(number)
+                part = part.within(minus(part.settled, self._drops))
+                self._index.enter(number, part, encode(part, self._form))
+            self._index.save(self._folder)
+            for number in numbers:
+                part = self._part(number)
+                self._put(number, part.within(minus(part.settled, self._drops)))
+            self._drops = ()
+        finally:
+            self._recovering = before
 
     def _put(self, number: int, part: Part) -> None:
         path = self._folder / self._form.grid.file_name(number)
@@ -251,7 +250,7 @@ class SeriesWriter:
         path = self._folder / self._form.grid.file_name(number)
         facts = self._index.parts.get(number)
         try:
-            data = path.read_bytes()
+            data = read_file(path)
         except FileNotFoundError:
             if facts is not None:
                 raise DamagedPartError(path, "it is missing") from None

@@ -78,9 +78,10 @@ def every_step(root, how, deed, finish):
         ending, told = in_child(work)
         assert ending in (0, END, -signal.SIGKILL), ending
         kills += ending == -signal.SIGKILL
-        damage = [found for found in store.check(KEY) if found.path.name != "journal"]
-        assert not damage, (at, damage)
-        store.read("bybit", "BTC/USDT:USDT", "1h")
+        if deed is not repair:
+            wrong = [found for found in store.check(KEY) if found.path.name != "journal"]
+            assert not wrong, (at, wrong)
+            store.read("bybit", "BTC/USDT:USDT", "1h")
         finish(store, told)
         assert tree(store.root) == expected, at
     return kills
@@ -102,6 +103,25 @@ def fetch_what_is_missing(store, told):
 def forget(store, told):
     with store.writer(KEY, STEP) as writer:
         writer.forget([HISTORY.window[10:30], HISTORY.window[60:85]])
+
+
+def damage(store):
+    first, second, *_ = sorted(store.root.rglob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:-9])
+    second.unlink()
+    index = next(store.root.rglob("series.json"))
+    index.write_bytes(index.read_bytes()[:-9])
+
+
+def repair(store, told):
+    damage(store)
+    store.drop_damaged(KEY)
+
+
+def repair_and_fetch(store, told):
+    store.drop_damaged(KEY)
+    assert store.check(KEY) == []
+    fetch(store, HISTORY)
 
 
 def random_instants(root, kills):
@@ -129,11 +149,15 @@ def random_instants(root, kills):
     return in_work
 
 
+DEEDS = {
+    "fetch": (fetch_mixed, fetch_the_rest),
+    "forget": (forget, fetch_what_is_missing),
+    "repair": (repair, repair_and_fetch),
+}
+
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     if sys.argv[2] == "random":
         print(random_instants(place, int(sys.argv[3])))
-    elif sys.argv[2] == "forget":
-        print(every_step(place, sys.argv[3], forget, fetch_what_is_missing))
     else:
-        print(every_step(place, sys.argv[3], fetch_mixed, fetch_the_rest))
+        print(every_step(place, sys.argv[3], *DEEDS[sys.argv[2]]))

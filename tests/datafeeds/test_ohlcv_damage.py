@@ -234,6 +234,18 @@ def test_a_folder_that_was_moved_is_left_alone(store):
     assert tree(moved) == before
 
 
+def test_a_file_that_cannot_be_read_is_no_reason_to_delete_it(store):
+    part = parts(store)[1]
+    part.unlink()
+    part.mkdir()
+    message = f"expected to read .*{part.name}, found Is a directory"
+    for deed in (lambda: store.read(*NAMES), lambda: store.drop_damaged(KEY)):
+        with pytest.raises(StoreError, match=message):
+            deed()
+    assert [found.path for found in store.check(KEY)] == [part]
+    assert part.is_dir()
+
+
 def test_values_that_break_a_rule_are_found(store):
     part = parts(store)[1]
     index = SeriesIndex.load(part.parent)

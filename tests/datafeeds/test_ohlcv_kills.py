@@ -31,5 +31,9 @@ def test_a_kill_at_any_step_of_forgetting_leaves_what_can_be_fetched_anew(tmp_pa
     assert kills(tmp_path, "forget", how) >= least
 
 
+def test_a_kill_at_any_step_of_a_repair_leaves_what_can_be_repaired(tmp_path):
+    assert kills(tmp_path, "repair", "before") >= 15
+
+
 def test_kills_at_random_instants_lose_and_double_nothing(tmp_path):
     assert kills(tmp_path, "random", "20") >= 16

@@ -1,4 +1,5 @@
 import itertools
+import threading
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,7 @@ def test_a_history_lies_in_fixed_blocks_of_its_grid(store):
     assert [b - a for a, b in itertools.pairwise(names)] == [pd.Timedelta(hours=40)] * 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, COUNT - 1), st.integers(1, 60), st.booleans()),
@@ -294,6 +295,17 @@ def test_what_is_journalled_is_sealed_when_it_is_worth_a_part(store, writer):
     assert store.settled(KEY) == (steps(0, 40),)
 
 
+def test_the_journal_does_not_grow_with_the_history(store):
+    history = make_history(1000)
+    sizes = []
+    with store.writer(KEY, STEP) as writer:
+        for window in writer.missing(history.window, 10)[::-1]:
+            writer.add(page_of(history, window))
+            sizes += [path.stat().st_size for path in store.root.rglob("journal")]
+    rows_of_a_part = PART_STEPS * 8 * 6
+    assert rows_of_a_part / 2 < max(sizes) < rows_of_a_part + 1000
+
+
 def test_a_reader_sees_the_history_as_it_was_when_it_began(store):
     with store.writer(KEY, STEP) as writer:
         writer.add(answer(0, 60))
@@ -308,6 +320,33 @@ def test_a_reader_sees_the_history_as_it_was_when_it_began(store):
     assert seen.index.as_unit("ms").asi8[-1] == START + 59 * STEP
     assert not seen.index.duplicated().any()
     assert len(store.read("bybit", "BTC/USDT:USDT", "1h")) == 99
+
+
+def test_readers_see_whole_pages_while_pages_are_written(store):
+    history = make_history(1500)
+
+    def write():
+        with store.writer(KEY, STEP) as writer:
+            windows = writer.missing(history.window, 10)
+            for row in np.random.default_rng(0).permutation(len(windows)):
+                writer.add(page_of(history, windows[row]))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen = [0]
+    try:
+        while thread.is_alive():
+            if not store.settled(KEY):
+                continue
+            stamps = store.read("bybit", "BTC/USDT:USDT", "1h").index.as_unit("ms").asi8
+            counts = np.unique((stamps // STEP) // 10, return_counts=True)[1]
+            assert (counts[1:-1] == 10).all()
+            assert len(stamps) >= seen[-1]
+            seen.append(len(stamps))
+    finally:
+        thread.join()
+    assert len(set(seen)) > 5
+    assert store.check(KEY) == []
 
 
 def test_pieces_are_what_read_gives(store):
