@@ -41,7 +41,8 @@ class LiveBars:
     connection) its features are NaN as in `glow_bt.microstructure`, and `needs_snapshot` says to
     subscribe it anew. Trades lost with their connection do not come back: ``trades_complete`` is
     false for the bars concerned and their trade features are NaN. VPIN and Kyle's lambda of later
-    bars go on over the trades that came.
+    bars go on over the trades that came. A connection that dies in silence is noticed late
+    (`datafeeds.bybit_stream`, 30 s): bars that closed meanwhile are as if nothing had happened.
 
     Args:
         spec: the settings.
@@ -60,6 +61,8 @@ class LiveBars:
         self._stream: MicrostructureStream | None = None
         self._since_ms: int | None = None
         self._clock_ms = 0
+        # The clock at the last message of each topic: what is lost is lost from then on.
+        self._heard_ms = {"book": 0, "trades": 0}
         self._claimed_ms: int | None = None
         self._up: set[str] = set()
         self._trades: list[Trades] = []
@@ -85,7 +88,7 @@ class LiveBars:
 
     def book_down(self) -> None:
         """Take note that the book's connection broke; whoever tells sees to a new one."""
-        self._replay.lose(self._clock_ms)
+        self._replay.lose(self._heard_ms["book"])
         self._lost = False
 
     def trades_up(self) -> None:
@@ -99,7 +102,7 @@ class LiveBars:
 
     def book(self, message: dict[str, Any]) -> None:
         """Take a message of the book."""
-        self._hear(message)
+        self._hear("book", message)
         try:
             update = book_update(message)
             self._check_time(update.stamp_ms)
@@ -112,7 +115,7 @@ class LiveBars:
 
     def trades(self, message: dict[str, Any]) -> None:
         """Take a message with trades."""
-        self._hear(message)
+        self._hear("trades", message)
         try:
             batch = trade_batch(message)
             if len(batch.trades):
@@ -185,21 +188,23 @@ class LiveBars:
             Trades(trades.stamps[new], trades.prices[new], trades.amounts[new], trades.sides[new])
         )
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, topic: str, message: dict[str, Any]) -> None:
         """Move the clock by a message, and see what began with it."""
         stamp = message.get("ts")
         if not is_stamp_ms(stamp):
             return
         if not self._clock_ms or self._agrees(stamp):
             self._clock_ms = max(self._clock_ms, stamp)
+        self._heard_ms[topic] = self._clock_ms
         step = self.spec.step_ms
         # Messages of two topics come in some disorder: this one may have been sent earlier.
         sure_ms = self._clock_ms + self._settle_ms
         if self._since_ms is None and self._up == {"book", "trades"}:
             self._since_ms = sure_ms + -sure_ms % step
         if "trades" in self._up and self._doubt_from_ms is not None:
-            first = self._doubt_from_ms - self._doubt_from_ms % step
-            self._incomplete.update(range(first, sure_ms + 1, step))
+            opened = self._since_ms if self._stream is None else self._stream.open_ms
+            first = max(self._doubt_from_ms, opened or 0)
+            self._incomplete.update(range(first - first % step, sure_ms + 1, step))
             self._doubt_from_ms = None
 
     def _agrees(self, stamp: int) -> bool:
@@ -216,9 +221,9 @@ class LiveBars:
             )
 
     def _doubt(self) -> None:
-        """Note that trades may be missing from a little before now on."""
-        if self._doubt_from_ms is None:
-            self._doubt_from_ms = self._clock_ms - self._settle_ms
+        """Note that trades may be missing from a little before the last ones on."""
+        if self._doubt_from_ms is None and self._since_ms is not None:
+            self._doubt_from_ms = self._heard_ms["trades"] - self._settle_ms
 
 
 def _sorted(parts: list[Trades]) -> Trades:

@@ -34,10 +34,12 @@ class LiveRecord(NamedTuple):
         bars: the closed bars.
         counts: what became of messages (`datafeeds.bybit_live_bars.LiveBars.counts`), and
             ``resubscribed``, how often the book was subscribed anew because it was lost.
+        ended: why it ended before its time; empty if it did not.
     """
 
     bars: pd.DataFrame
     counts: dict[str, int]
+    ended: str = ""
 
 
 class MicrostructureRecorder:
@@ -101,10 +103,11 @@ class MicrostructureRecorder:
         """Record for a while, or until told to stop, or interrupted (Ctrl-C).
 
         Raises:
-            SymbolError: if Bybit does not stream the market.
+            SymbolError: if Bybit does not stream the market. If it ceases to after bars have
+                closed, these are returned.
         """
         end = self._clock.seconds() + seconds
-        frames = []
+        frames, ended = [], ""
         try:
             for name in self._topics:
                 self._subscribe(name)
@@ -117,12 +120,17 @@ class MicrostructureRecorder:
                         self._on_bars(bars)
                 self._mend_book()
         except KeyboardInterrupt:
-            pass  # what has closed is kept
+            ended = "interrupted"
+        except SymbolError as error:
+            if not frames:
+                raise
+            ended = str(error)
         finally:
             for stream in self._streams.values():
                 stream.stop()
         bars = pd.concat(frames) if frames else pd.DataFrame(columns=list(self._live.columns))
-        return LiveRecord(bars, {**self._live.counts, "resubscribed": self._resubscribed})
+        counts = {**self._live.counts, "resubscribed": self._resubscribed}
+        return LiveRecord(bars, counts, ended)
 
     def _subscribe(self, name: str) -> None:
         self._generation[name] += 1

@@ -200,7 +200,9 @@ def _record(
             on_message=keep,
             retry=RetryPolicy(first_delay=1.0, max_delay=30.0, draw=draw),
         )
-        bars, counts = recorder.run(seconds)
+        bars, counts, ended = recorder.run(seconds)
+    if ended:
+        click.echo(f"note: ended early, {ended}", err=True)
     if not len(bars):
         raise FeedError(
             f"expected a bar of {options['timeframe']} to close within {options['duration']}, "

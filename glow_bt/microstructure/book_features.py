@@ -73,7 +73,8 @@ class BookFeatures:
             "depth_imbalance": holding.total(imbalance) / lengths,
             "depth_imbalance_close": imbalance[closing],
         }
-        flow = np.nan_to_num(order_flow(states)[1:])  # unknown flow lies in bars told apart
+        # Unknown flow lies in bars told apart, or led to a state that stood from the open on.
+        flow = np.nan_to_num(order_flow(states)[1:])
         for level in range(levels):
             columns[f"ofi_{level + 1}"] = np.bincount(bars, flow[:, level], count).astype(
                 np.float64

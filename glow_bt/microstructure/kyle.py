@@ -40,12 +40,12 @@ def rolling_slope(
 
     - Linear: change is that of the last trade's price, flow the volume of buying takers less that
       of selling ones; lambda is in price per unit of volume. Source: Kyle 1985, "Continuous
-      auctions and insider trading", Econometrica 53(6), eq. (2.5), where the price is linear in
-      the order flow.
+      auctions and insider trading", Econometrica 53(6), where the price is linear in the order
+      flow.
     - Square root: change is that of the log price, flow the sum of side times the square root of
       price times volume, trade by trade; lambda is in log return per root of the quote coin.
       Source: Hasbrouck 2009, "Trading costs and returns for U.S. equities", J. Finance 64(3),
-      section V, there over five minutes and without intercept.
+      there over five minutes and without an intercept.
 
     Trade prices bounce between bid and ask, which raises lambda over short intervals.
 

@@ -48,7 +48,7 @@ def depth_imbalance(states: BookStates, levels: int) -> Floats:
     """Return (Q - R) / (Q + R) with Q and R the sizes on the best bids and asks, (N,) in [-1, 1].
 
     Source: Cao, Hansch & Wang 2009, "The information content of an open limit-order book",
-    J. Futures Markets 29(1), section 4, over several levels together. Levels that a known book
+    J. Futures Markets 29(1), here over several levels together. Levels that a known book
     lacks count 0; NaN if both sides are empty or the book is not known.
     """
     bid = np.nansum(states.bids[:, :levels, 1], axis=1)

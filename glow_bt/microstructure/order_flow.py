@@ -20,10 +20,11 @@ def order_flow(states: BookStates) -> Floats:
         e_n = 1{b_n >= b_n-1} q_n - 1{b_n <= b_n-1} q_n-1
             - 1{a_n <= a_n-1} r_n + 1{a_n >= a_n-1} r_n-1
 
-    On the best level this is eq. (4) of Cont, Kukanov & Stoikov 2014, "The price impact of order
-    book events", J. Financial Econometrics 12(1); taken of level m of both sides it is the m-th
-    component of the multi-level order-flow imbalance of Xu, Gould & Howison 2018, "Multi-level
-    order-flow imbalance in a limit order book", Market Microstructure and Liquidity 4.
+    Its sum over a bar is the order-flow imbalance. On the best level: Cont, Kukanov & Stoikov
+    2014, "The price impact of order book events", J. Financial Econometrics 12(1). Taken of level
+    m of both sides it is the m-th component of the multi-level one: Xu, Gould & Howison 2018,
+    "Multi-level order-flow imbalance in a limit order book", Market Microstructure and
+    Liquidity 4.
     Positive: bids grew or asks shrank. A level that a known book lacks counts as one without size,
     beyond all others.
 

@@ -23,7 +23,7 @@ def bulk_buy_share(change: Floats, window: int) -> Floats:
 
     It is Phi(change / sigma), Phi the normal distribution function and sigma the standard
     deviation (with n - 1) of the price changes. Source: Easley, Lopez de Prado & O'Hara 2012,
-    "Flow toxicity and liquidity in a high-frequency world", Rev. Financial Studies 25(5), eq. (7).
+    "Flow toxicity and liquidity in a high-frequency world", Rev. Financial Studies 25(5).
     The paper takes sigma over its whole sample; here it is over the window that ends with the
     interval, so that it knows nothing of later ones.
 
@@ -60,7 +60,7 @@ class Vpin:
 
         VPIN = sum |B_j - (V - B_j)| / (n V),  in [0, 1]
 
-    Source: Easley, Lopez de Prado & O'Hara 2012 (see `bulk_buy_share`), eq. (8).
+    Source: Easley, Lopez de Prado & O'Hara 2012 (see `bulk_buy_share`).
     VPIN lives in the time of volume: at a bar's close it is that of the n buckets filled last,
     even if none was filled in the bar.
 

@@ -152,6 +152,19 @@ def test_trades_lost_with_their_connection_mark_the_bars():
     assert bars["mid"].notna().all()
 
 
+def test_nothing_is_lost_before_the_first_bar():
+    messages = market_messages(6)
+    live = LiveBars(SPEC)
+    live.trades_down()
+    live.book_down()
+    live.book_up()
+    early = take(live, messages[0])
+    live.trades_down()
+    live.trades_up()
+    assert early is None
+    pd.testing.assert_frame_equal(take(live, *messages[1:]), take(started(), *messages))
+
+
 def test_damaged_trades_mark_their_bar():
     live = started()
     messages = market_messages(7)

@@ -103,7 +103,7 @@ def test_bars_come_as_they_close_and_are_all_returned(server, record):
     for message in messages:
         server.publish(message["topic"], message)
     recording.await_that(lambda: len(recording.heard) == len(messages) + 2)
-    bars, counts = recording.finish()
+    bars, counts, _ = recording.finish()
     # The two connections have no common order: compare by what was heard.
     pd.testing.assert_frame_equal(bars, bars_of(recording.heard))
     pd.testing.assert_frame_equal(bars, pd.concat(recording.bars))
@@ -130,7 +130,7 @@ def test_a_gap_is_mended_by_a_new_subscription(server, record):
         if message["topic"] == TRADES:
             server.publish(TRADES, message)
     recording.await_that(lambda: sum(map(len, recording.bars)) == 16)
-    bars, counts = recording.finish()
+    bars, counts, _ = recording.finish()
     assert counts["gap"] == counts["resyncs"] == counts["resubscribed"] == 1
     assert server.subscribed.count(("linear", BOOK)) == 2
     assert server.subscribed.count(("linear", TRADES)) == 1
@@ -159,7 +159,7 @@ def test_a_broken_connection_is_mended_and_its_bars_marked(server, record):
         if message["topic"] == TRADES and message["ts"] > START + 9000:
             server.publish(TRADES, message)
     recording.await_that(lambda: sum(map(len, recording.bars)) == 16)
-    bars, _ = recording.finish()
+    bars, *_ = recording.finish()
     # From a second before the last message to one after the first new one.
     assert bars["trades_complete"].tolist() == [True] * 2 + [False] * 7 + [True] * 7
     assert bars["mid"].notna().tolist() == [True] * 3 + [False] * 4 + [True] * 9
@@ -175,7 +175,8 @@ def test_a_market_that_is_not_streamed_is_refused(server):
 def test_it_ends_when_its_time_is_up(server):
     recorder = MicrostructureRecorder(f"{server.url}/v5/public/linear", SYMBOL, SPEC)
     began = time.monotonic()
-    bars, _ = recorder.run(0.2)
+    bars, _, ended = recorder.run(0.2)
+    assert not ended
     assert 0.2 <= time.monotonic() - began < WAIT
     assert len(bars) == 0
     assert tuple(bars.columns) == LiveBars(SPEC).columns
@@ -188,7 +189,23 @@ def test_an_interrupt_keeps_what_has_closed(server):
     server.greet(BOOK, lambda: market_messages(3)[:1])
     settings = {"on_message": interrupt}
     recorder = MicrostructureRecorder(f"{server.url}/v5/public/linear", SYMBOL, SPEC, **settings)
-    assert len(recorder.run(WAIT).bars) == 0
+    record = recorder.run(WAIT)
+    assert (len(record.bars), record.ended) == (0, "interrupted")
+
+
+def test_a_market_that_ceases_keeps_what_has_closed(server, record):
+    snapshot, *messages = market_messages(4)
+    server.greet(BOOK, lambda: [snapshot])
+    recording = record(clock=ExchangeClock(pace=100.0))
+    recording.await_that(lambda: topics(recording) == {BOOK, TRADES})
+    for message in messages:
+        server.publish(message["topic"], message)
+    recording.await_that(lambda: recording.bars)
+    server.refused.add(TRADES)
+    server.drop()
+    recording.thread.join(WAIT)
+    assert "handler not found" in recording.record.ended
+    assert len(recording.record.bars) == sum(map(len, recording.bars))
 
 
 @pytest.mark.parametrize(("depth", "levels"), [(25, 3), (1, 3)])

@@ -54,7 +54,7 @@ def test_bars_as_events_arrive_are_those_of_the_whole_record(spec):
     assert len(parts) - len(whole) <= 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000), st.integers(1, SPAN - 1), st.sampled_from(SPECS))
 def test_what_comes_later_changes_nothing_before(seed, moment, spec):
     trades, states = market(seed, 200, 200)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glow_bt.errors import DataError
@@ -118,6 +118,7 @@ PRICES = st.integers(1, 40).map(lambda ticks: f"{ticks / 10:.1f}")
 LEVELS = st.lists(st.tuples(PRICES, st.sampled_from(["0", "1", "2.5"])), max_size=6)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(LEVELS, LEVELS), max_size=12))
 def test_a_book_holds_what_a_dictionary_would(changes):
     book = OrderBook()

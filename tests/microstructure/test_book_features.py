@@ -82,3 +82,44 @@ def test_swapped_sides_turn_what_has_a_sign():
         np.testing.assert_allclose(turned[name], -got[name], err_msg=name, atol=1e-12)
     np.testing.assert_allclose(turned["mid"], 1000 - got["mid"])
     np.testing.assert_array_equal(turned["book_valid_share"], got["book_valid_share"])
+
+
+def brute_force(states, bars, level):
+    """Spread, imbalance and flow of each bar, millisecond by millisecond and state by state."""
+
+    def row_at(ms):
+        rows = [i for i, stamp in enumerate(states.stamps.tolist()) if stamp <= ms]
+        return rows[-1] if rows else None
+
+    for bar in range(bars):
+        spread = imbalance = 0.0
+        touched = False
+        for ms in range(1000 * bar, 1000 * bar + 1000):
+            row = row_at(ms)
+            if row is None or not states.valid[row]:
+                touched = True
+                continue
+            (bid, q), (ask, r) = states.bids[row][0], states.asks[row][0]
+            spread += 1e4 * (ask - bid) / ((ask + bid) / 2) / 1000
+            q, r = (np.nansum(side[row][: level + 1, 1]) for side in (states.bids, states.asks))
+            imbalance += (q - r) / (q + r) / 1000
+        flow = 0.0
+        for i in range(1, len(states)):
+            if states.stamps[i] // 1000 == bar:
+                touched |= not states.valid[i]
+                if states.valid[i] and states.valid[i - 1]:
+                    (b0, q0), (b1, q1) = states.bids[i - 1][level], states.bids[i][level]
+                    (a0, r0), (a1, r1) = states.asks[i - 1][level], states.asks[i][level]
+                    flow += q1 * (b1 >= b0) - q0 * (b1 <= b0)
+                    flow += -r1 * (a1 <= a0) + r0 * (a1 >= a0)
+        yield (NAN, NAN, NAN) if touched else (spread, imbalance, flow)
+
+
+def test_bars_are_what_going_through_every_millisecond_gives():
+    states = random_states(7, 120, 6000, levels=2, losses=0.01)
+    assert np.isfinite(states.bids[states.valid]).all()
+    got = features(states, 6, levels=2)
+    want = np.array(list(brute_force(states, 6, level=1))).T
+    assert 0 < np.isnan(want[0]).sum() < 5
+    for name, values in zip(("spread_bps", "depth_imbalance", "ofi_2"), want, strict=True):
+        np.testing.assert_allclose(got[name], values, err_msg=name)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glow_bt.errors import ConfigError
@@ -55,6 +55,7 @@ def test_a_day_without_trades_sets_nothing():
 volumes = st.lists(st.floats(-50, 50).filter(lambda v: abs(v) > 1e-3), min_size=1, max_size=40)
 
 
+@settings(max_examples=40)
 @given(volumes, st.integers(1, 5), st.sampled_from([None, 0.7, 3.0, 100.0]), st.data())
 def test_it_does_not_matter_how_bars_are_handed_over(volumes, buckets, bucket_volume, data):
     step = DAY_MS // 5
@@ -72,6 +73,27 @@ def test_it_does_not_matter_how_bars_are_handed_over(volumes, buckets, bucket_vo
     assert ((seen >= 0) & (seen <= 1)).all()
     swapped = run(Vpin(bucket_volume, buckets, 0), np.negative(volumes), per_bar, step=step)[0]
     np.testing.assert_allclose(swapped, whole[0], atol=1e-6)
+
+
+def test_buckets_are_what_pouring_trade_by_trade_gives():
+    rng = np.random.default_rng(3)
+    volumes = np.round(rng.normal(0, 4, 300), 1)
+    volumes = volumes[volumes != 0]
+    volume_of = 9.8696  # no sum of the volumes ends on a border
+    full, bought, filled, want = [], 0.0, 0.0, []
+    for volume in volumes:
+        left = abs(volume)
+        while left > 1e-9:
+            part = min(left, volume_of - filled)
+            bought += part * (volume > 0)
+            filled += part
+            left -= part
+            if filled > volume_of - 1e-9:
+                full.append(abs(bought - (volume_of - bought)) / volume_of)
+                bought = filled = 0.0
+        want.append(np.mean(full[-4:]) if len(full) >= 4 else NAN)
+    values, _ = run(Vpin(volume_of, 4, 0), volumes, [1] * len(volumes))
+    np.testing.assert_allclose(values, want, rtol=1e-9)
 
 
 def test_a_bucket_that_is_much_too_small_is_refused():
