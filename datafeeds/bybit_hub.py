@@ -31,7 +31,7 @@ _QUIET_AFTER = 150.0  # Bybit sends a kline message once a minute at least
 _LOOK_EVERY = 60.0
 _CLOCK_STALE_AFTER = 300.0
 _CLOCK_ASKED_EVERY = 5.0
-_JOIN_TIMEOUT = 0.8
+_JOIN_TIMEOUT = 0.4
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,20 @@ class LiveHub:
         A thread that waits for an answer or a connection for longer is not waited for: it ends
         when its wait does, and does nothing more.
         """
+        if self._stop.is_set():
+            return
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
+        # Closing a client waits for the answers under way, which may take longer than a second.
+        closing = threading.Thread(target=self._client.close, name="live bars' end", daemon=True)
+        if self._owns_client:
+            closing.start()
         for stream in self._streams:
             stream.stop()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_TIMEOUT)
-        if self._owns_client:
-            self._client.close()
+        for thread in (self._thread, closing):
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(_JOIN_TIMEOUT)
 
     def _known(self, symbol: str, name: str, timeframe: Timeframe) -> LastKnown:
         series = self._client.series(symbol, name, open_interest_timeframe(timeframe))
