@@ -81,7 +81,7 @@ class Draft:
     def missing(self, first_ms: int | None, last_ms: int | None) -> npt.NDArray[np.int64]:
         """Return the window's stamps from the first row ever to the last that have none.
 
-        Of a kind with no row at every stamp: the ends of gaps that are longer than usual.
+        Of a kind with no row at every stamp: both ends of gaps in which one may be missing.
         """
         low = max(self.window.start, self.window.start if first_ms is None else first_ms)
         high = self.window.stop
@@ -90,7 +90,7 @@ class Draft:
         if self._series.kind.regular:
             grid = np.arange(self._series.ceil(low), high, self.window.step, dtype=np.int64)
             return np.setdiff1d(grid, self.rows.stamps, assume_unique=True)
-        return self._long_gaps(low, high)
+        return self._odd_gaps(low, high)
 
     def ends_missing(self, missing: npt.NDArray[np.int64]) -> tuple[bool, bool]:
         """Return whether stamps before and after all its rows are among those missing.
@@ -135,18 +135,21 @@ class Draft:
             agreed[i] = self._votes[vote] >= ANSWERS_THAT_AGREE
         return agreed
 
-    def _long_gaps(self, low: int, high: int) -> npt.NDArray[np.int64]:
+    def _odd_gaps(self, low: int, high: int) -> npt.NDArray[np.int64]:
+        """Both ends of the gaps that are longer than one beside them."""
         high = min(high, self._series.floor(self._at - SETTLING_MS))
-        stamps = self.rows.stamps
+        stamps, step = self.rows.stamps, self.window.step
         if low >= high:
             return np.empty(0, dtype=np.int64)
         if not len(stamps):
-            return np.array([low, high - self.window.step], dtype=np.int64)
-        between = np.diff(stamps)
-        usual = min(int(between.min(initial=_FUNDING_GAP_MS)), _FUNDING_GAP_MS)
-        open_ = stamps[1:][between > usual].tolist()
-        if stamps[0] - low >= usual:
-            open_.insert(0, low)
-        if high - stamps[-1] > usual:
-            open_.append(high - self.window.step)
-        return np.array(open_, dtype=np.int64)
+            return np.array([low, high - step], dtype=np.int64)
+        gaps = np.diff(stamps)
+        usual = np.r_[_FUNDING_GAP_MS, gaps, _FUNDING_GAP_MS] if len(gaps) < 2 else gaps
+        odd = np.minimum(np.r_[gaps[:1], gaps[:-1]], np.r_[gaps[1:], gaps[-1:]]) < gaps
+        odd |= gaps > _FUNDING_GAP_MS
+        ends = [stamps[:-1][odd], stamps[1:][odd]]
+        if stamps[0] - low >= usual[0]:
+            ends += [np.array([low]), stamps[:1]]
+        if high - stamps[-1] > usual[-1]:
+            ends += [stamps[-1:], np.array([high - step])]
+        return np.unique(np.concatenate(ends)).astype(np.int64)

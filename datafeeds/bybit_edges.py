@@ -77,7 +77,11 @@ class Edges:
     def note(self, rows: Klines) -> None:
         """Take note of rows that the exchange has."""
         if len(rows):
-            self._saw(int(rows.stamps[0]))
+            first = int(rows.stamps[0])
+            self._saw(first)
+            if self.beginning is not None and first < self.beginning.first_ms:
+                # Answers that held too little had it begin too late.
+                self.beginning = None
             if self.last_ms is not None:
                 self.last_ms = max(int(rows.stamps[-1]), self.last_ms)
 
@@ -128,10 +132,11 @@ class Edges:
             if self._source.series.has_first_from:
                 self._probe(window, rows)
                 return
-            for candidate in self._candidates(window, rows):
-                if not self._nothing_before(candidate):
-                    return
+            candidate = self._likely_first(window, rows)
+            if self._nothing_before(candidate):
                 self.beginning = Beginning(_EVER, candidate)
+                if candidate == window.stop:
+                    self._search(candidate, len(window) * window.step)
 
     def _probe(self, window: range, rows: Klines) -> None:
         """Ask for the first row from the earliest window on that is under way."""
@@ -145,20 +150,24 @@ class Edges:
         elif self._nothing_before(found):
             self.beginning = Beginning(start, found)
 
-    def _candidates(self, window: range, rows: Klines) -> Iterator[int]:
-        """Stamps that may be the first row's, ascending."""
+    def _likely_first(self, window: range, rows: Klines) -> int:
+        """A stamp that may be the first row's, given that the window's first one is not."""
         series = self._source.series
         listed = series.market.listed_ms
         if listed is not None and listed >= window.stop:
-            yield series.ceil(listed)
-        elif len(rows):
-            yield int(rows.stamps[0])
-        else:
-            # Twice as far each time, so that years without a row cost few questions.
-            end, steps, present = window.stop, len(window), self._source.now()
-            while end < present:
-                yield end
-                end, steps = end + steps * window.step, 2 * steps
+            return series.ceil(listed)
+        return int(rows.stamps[0]) if len(rows) else window.stop
+
+    def _search(self, low: int, width: int) -> None:
+        """Halve the time until now in which the first row may be, down to about a window."""
+        high = self._source.now()
+        while high - low > width:
+            middle = self._source.series.ceil((low + high) // 2)
+            if self._nothing_before(middle):
+                low = middle
+                self.beginning = Beginning(_EVER, low)
+            else:
+                high = middle
 
     def _nothing_before(self, stamp: int) -> bool:
         """Whether two answers have no row before a stamp."""

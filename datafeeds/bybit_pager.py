@@ -94,7 +94,11 @@ class Pager:
         """Ask for a window, and for the step after it if that may be forming and fits."""
         window, reaches = draft.window, self.reaches_present(draft.window)
         span = window
-        if reaches and len(window) < self.source.series.limit:
+        missing = self.edges.missing(draft)
+        if draft.answers and len(missing) and not self.source.series.kind.regular:
+            # Only where something may be missing, for a whole window may take many questions.
+            span = range(int(missing[0]), int(missing[-1]) + window.step, window.step)
+        elif reaches and len(window) < self.source.series.limit:
             span = range(window.start, window.stop + window.step, window.step)
         self.source.between(
             span, lambda rows, at_ms: draft.take(rows, at_ms, reaches_present=reaches)

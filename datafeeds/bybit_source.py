@@ -76,7 +76,24 @@ class Source:
                 finding fault with the rows.
             FeedError: when the exchange refuses.
         """
-        return self.retry.call(lambda: take(*self._whole(span)), self.errand)
+
+        def ask() -> tuple[T] | None:
+            # The end lies inside the last step: its row is in whether the exchange takes ends
+            # as inclusive or not, and the next one is out.
+            end = span[-1] + span.step - 1
+            rows, at_ms = self._rows(span, most, start_ms=span.start, end_ms=end)
+            is_full = len(rows) >= most and len(span) > most
+            return None if is_full else (take(rows, at_ms),)
+
+        most = self.series.most
+        answered = self.retry.call(ask, self.errand)
+        if answered is not None:
+            return answered[0]
+        # A full answer may be cut off, so the halves are asked for.
+        half = len(span) // 2
+        left, left_ms = self.between(span[:half], lambda *found: found)
+        right, right_ms = self.between(span[half:], lambda *found: found)
+        return take(merge_klines(left, right), min(left_ms, right_ms))
 
     def first_from(self, start_ms: int) -> int | None:
         """Return the stamp of the first row from a moment on, None if there is none.
@@ -113,19 +130,6 @@ class Source:
         return self.retry.call(
             lambda: self._rows(self._up_to_now(), end_ms=stamp - 1)[0], self.errand
         )
-
-    def _whole(self, span: range) -> tuple[Klines, int]:
-        """One span; a full answer may be cut off, so its halves are asked for."""
-        # The end lies inside the last step: its row is in whether the exchange takes ends as
-        # inclusive or not, and the next one is out.
-        most = self.series.most
-        rows, at_ms = self._rows(span, most, start_ms=span.start, end_ms=span[-1] + span.step - 1)
-        if len(rows) < most or len(span) <= most:
-            return rows, at_ms
-        half = len(span) // 2
-        left, left_ms = self._whole(span[:half])
-        right, right_ms = self._whole(span[half:])
-        return merge_klines(rows, merge_klines(left, right)), min(at_ms, left_ms, right_ms)
 
     def _rows(
         self,

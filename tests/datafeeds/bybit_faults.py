@@ -174,3 +174,6 @@ FAULTS = {
     "text_envelope": edit(_as_text),
     "other_symbol": edit(lambda answer: answer["result"].update(symbol="DOGEUSDT")),
 }
+
+# Healed by asking again too, after the client's timeout.
+SLOW_FAULTS = {"timeout": stall(60)}

@@ -16,6 +16,12 @@ class History:
         self._stamps = stamps
         self._row = row
         self._lag_ms = lag_ms
+        self._hidden = {}  # position: answers that will still lack it
+
+    def hide(self, stamps, answers):
+        """Leave rows out of so many of the answers that should hold them."""
+        for position in np.searchsorted(self._stamps, stamps).tolist():
+            self._hidden[position] = answers
 
     def rows(self, start, end, limit, wide, now_ms, skip=0):
         seen = now_ms - self._lag_ms
@@ -24,7 +30,13 @@ class History:
         high = np.searchsorted(self._stamps, last, side="right") - skip
         earliest = start is not None and (end is None or wide == "earliest")
         chosen = range(low, high)[:limit] if earliest else range(low, high)[-limit:]
-        return [self._row(i) for i in reversed(chosen)]
+        return [self._row(i) for i in reversed(chosen) if not self._hides(i)]
+
+    def _hides(self, i):
+        left = self._hidden.get(i, 0)
+        if left:
+            self._hidden[i] = left - 1
+        return left > 0
 
 
 def kline_history(bars, category):

@@ -30,6 +30,7 @@ import pandas as pd
 from glow_bt.ohlcv import read_bars
 from tests.datafeeds.bybit_faults import Reply
 from tests.datafeeds.bybit_histories import (
+    epoch_ms,
     funding_history,
     kline_history,
     mark_history,
@@ -110,6 +111,12 @@ class BybitServer:
         """List an instrument and its bars; those that open after `now` are not served yet."""
         self.add_instrument(symbol, category=category, listed=bars.index[0])
         self._add("kline", symbol, category, timeframe, kline_history(bars, category))
+
+    def hide(self, symbol, timeframe, stamps, answers, *, category="linear"):
+        """Let bars be missing from so many of the answers that should hold them."""
+        history = self._histories["kline", category, symbol, timeframe]
+        with self._lock:
+            history.hide(epoch_ms(stamps), answers)
 
     def add_mark(self, symbol, timeframe, bars, *, category="linear"):
         """Mark prices of a listed instrument: the first four columns of bars."""

@@ -3,9 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datafeeds.bybit_klines import klines_to_bars, merge_klines, parse_klines
+from datafeeds.bybit_klines import (
+    klines_to_bars,
+    klines_to_frame,
+    merge_klines,
+    parse_klines,
+    parse_rows,
+)
 from datafeeds.bybit_markets import Market
-from glow_bt.errors import FeedError, TransientFeedError
+from datafeeds.series import KINDS
+from glow_bt.errors import FeedError, MalformedAnswerError, TransientFeedError
 from glow_bt.ohlcv import validate_bars
 from tests.datafeeds.random_bars import make_bars
 
@@ -114,3 +121,46 @@ def test_merge_of_contradicting_answers_is_refused():
     parts = [parse_klines(answer(rows), LINEAR, WINDOW) for rows in (ROWS, changed(5, "0.25"))]
     with pytest.raises(TransientFeedError, match="the same each time, found 1 others, first at"):
         merge_klines(*parts)
+
+
+FUNDING = [{"symbol": "BTCUSDT", "fundingRate": "-0.0001", "fundingRateTimestamp": str(START)}]
+INTEREST = [{"openInterest": "461134384.5", "timestamp": str(START)}]
+MARKS = [row[:5] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "values"),
+    [
+        ("funding_rate", FUNDING, [[-0.0001]]),
+        ("open_interest", INTEREST, [[461134384.5]]),
+        ("mark", MARKS, BARS.to_numpy()[:, :4]),
+    ],
+)
+def test_other_kinds_are_read(kind, rows, values):
+    found = parse_rows(answer(rows), LINEAR, WINDOW, kind)
+    np.testing.assert_array_equal(found.values, values)
+    assert found.stamps.tolist() == list(WINDOW)[: len(rows)]
+    assert list(klines_to_frame(found, kind).columns) == list(KINDS[kind].columns)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        *(("funding_rate", {**FUNDING[0], "fundingRate": v}) for v in ("", "NaN", "1.01", None)),
+        ("funding_rate", {**FUNDING[0], "fundingRateTimestamp": str(START + 1)}),
+        ("funding_rate", {**FUNDING[0], "fundingRateTimestamp": str(START - HOUR)}),
+        ("funding_rate", {**FUNDING[0], "symbol": "ETHUSDT"}),
+        ("funding_rate", {"symbol": "BTCUSDT", "fundingRate": "0.1"}),
+        ("funding_rate", ROWS[0]),
+        *(("open_interest", {**INTEREST[0], "openInterest": v}) for v in ("", "-1", "inf", None)),
+        ("open_interest", {**INTEREST[0], "timestamp": "soon"}),
+        ("open_interest", {"openInterest": "1"}),
+        ("open_interest", 7),
+        ("mark", MARKS[0][:4]),
+        ("mark", [MARKS[0][0], "1", "0.5", "2", "1"]),
+        ("mark", [MARKS[0][0], "0", "1", "0", "1"]),
+    ],
+)
+def test_damaged_rows_of_other_kinds_are_worth_asking_again(kind, row):
+    with pytest.raises(MalformedAnswerError, match=r"^expected .*found .*$"):
+        parse_rows(answer([row]), LINEAR, WINDOW, kind)

@@ -1,11 +1,14 @@
 import dataclasses
+import threading
+import time
+from concurrent.futures import CancelledError
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from datafeeds.bybit_retry import RetryPolicy
-from glow_bt.errors import ConfigError, FeedError, TransientFeedError
+from glow_bt.errors import ConfigError, FeedError, RateLimitError, TransientFeedError
 
 
 def failing(times, error=TransientFeedError):
@@ -54,6 +57,39 @@ def test_other_errors_pass_at_once(retry, clock):
     assert clock.waits == []
 
 
+def test_a_call_of_many_questions_has_a_budget_too(retry, clock):
+    patient = dataclasses.replace(retry, attempts=1000, budget=1e9, total=100.0)
+    errand = patient.errand()
+    patient.call(failing(5), errand)
+    with pytest.raises(TransientFeedError, match=r"asked \d+ times .* all 100 s of the call are"):
+        patient.call(failing(1000), errand)
+    assert 50.0 <= clock.now <= 100.0
+
+
+def test_the_class_of_the_last_failure_is_kept(retry):
+    with pytest.raises(RateLimitError, match=r"it rains .asked 7 times"):
+        retry.call(failing(7, RateLimitError))
+
+
+def test_an_errand_nobody_waits_for_ends(retry):
+    errand = retry.errand()
+    errand.stop.set()
+    with pytest.raises(CancelledError):
+        retry.call(failing(0), errand)
+
+
+def test_a_wait_ends_when_nobody_waits_for_the_errand():
+    policy = RetryPolicy(first_delay=30.0, draw=lambda: 1.0)
+    errand = policy.errand()
+    timer = threading.Timer(0.05, errand.stop.set)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(CancelledError):
+        policy.call(failing(3), errand)
+    timer.join()
+    assert time.monotonic() - started < 5.0
+
+
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
 def test_waits_grow_twofold_to_a_cap_and_are_jittered_by_half(failures, draw):
     policy = RetryPolicy(first_delay=0.5, max_delay=30.0, draw=lambda: draw)
@@ -64,7 +100,13 @@ def test_waits_grow_twofold_to_a_cap_and_are_jittered_by_half(failures, draw):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"attempts": 0}, {"first_delay": -1.0}, {"first_delay": 31.0}, {"budget": -1.0}],
+    [
+        {"attempts": 0},
+        {"first_delay": -1.0},
+        {"first_delay": 31.0},
+        {"budget": -1.0},
+        {"total": -1.0},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings):
     with pytest.raises(ConfigError, match="expected attempts >= 1"):
