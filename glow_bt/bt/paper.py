@@ -22,7 +22,7 @@ from glow_bt.scoring import StreamState
 
 __all__ = ["PaperAccount", "PaperBar", "PaperRun", "saved_bar"]
 
-_EQUITY = ("close", "position", "cash", "equity", "funding")
+_EQUITY = ("close", "position", "cash", "equity", "funding", "live")
 _FILL = ("created", "size", "price", "commission", "pnl")
 
 
@@ -76,7 +76,8 @@ class PaperRun:
         commission: commission scheme.
         max_bars: stop after so many live bars; None for never.
         on_bar: called with every bar booked, when it is on the disk.
-        on_status: called with the name of every new status of the feed.
+        on_status: called with the name of every new status of the feed, and the reason if it has
+            one.
     """
 
     folder: Path
@@ -88,7 +89,7 @@ class PaperRun:
     cash: float = 10_000.0
     max_bars: int | None = None
     on_bar: Callable[[PaperBar], None] | None = None
-    on_status: Callable[[str], None] | None = None
+    on_status: Callable[[str, str], None] | None = None
 
     def __post_init__(self) -> None:
         self._cerebro: bt.Cerebro | None = None
@@ -232,7 +233,7 @@ class PaperAccount(bt.Analyzer):
         if status == data.LIVE and self.p.saved is None:
             self.strategy.broker.opened = True
         if self.p.run.on_status is not None:
-            self.p.run.on_status(data._getstatusname(status))
+            self.p.run.on_status(data._getstatusname(status), " ".join(map(str, args)))
 
     def _take_up(self, stamp: pd.Timestamp, saved: PaperState) -> None:
         if stamp > saved.last_bar:
@@ -255,11 +256,11 @@ class PaperAccount(bt.Analyzer):
         position = float(broker.getposition(self.data).size)
         equity = float(broker.getvalue())
         paid = math.fsum(account["funding"].values())
-        row = (self.data.close[0], position, account["cash"], equity, paid)
+        live = self._feeds.is_current(self.data)
+        row = (self.data.close[0], position, account["cash"], equity, paid, int(live))
         self._trades.append(self._fills)
         self._equity.append([(stamp, row)])
         self._state(stamp, account).write(run.folder)
-        live = self._feeds.is_current(self.data)
         if run.on_bar is not None:
             run.on_bar(self._report(stamp, position, equity, live))
         self._fills = []

@@ -44,7 +44,7 @@ def app() -> None:
     """
 
 
-COMMANDS = (
+_COMMANDS = (
     demo,
     fetch,
     data,
@@ -58,7 +58,7 @@ COMMANDS = (
     microstructure,
     report,
 )
-for command in COMMANDS:
+for command in _COMMANDS:
     app.add_command(command)
 
 

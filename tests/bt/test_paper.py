@@ -325,13 +325,13 @@ def test_a_bar_is_told_when_it_is_on_the_disk(tmp_path):
         assert saved_bar(tmp_path) == bar.timestamp
         seen.append(bar)
 
-    in_one_go(tmp_path, on_bar=told, on_status=statuses.append)
+    in_one_go(tmp_path, on_bar=told, on_status=lambda *told: statuses.append(told))
     table = pd.read_csv(tmp_path / "equity.csv", index_col=0, parse_dates=True)
     assert [bar.equity for bar in seen] == table["equity"].tolist()
     assert [bar.position for bar in seen] == table["position"].tolist()
     assert sum(bar.fills for bar in seen) == len(pd.read_csv(tmp_path / "trades.csv"))
     assert all(bar.live and bar.var < 0 and 0 <= bar.confidence <= 1 for bar in seen)
-    assert statuses == ["DELAYED", "LIVE"]
+    assert statuses == [("DELAYED", ""), ("LIVE", "")]
 
 
 def test_a_strategy_without_a_model_is_watched_by_one(tmp_path):

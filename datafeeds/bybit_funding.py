@@ -1,0 +1,69 @@
+"""Funding rates as time goes on, for the broker's cost model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from datafeeds.bybit_time import windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import pandas as pd
+
+    from datafeeds.bybit_series import BybitSeries
+    from datafeeds.series import Page
+
+__all__ = ["BybitFunding"]
+
+_MS_NS = 1_000_000
+
+
+class _Client(Protocol):
+    def series(self, symbol: str, kind: str = ..., timeframe: str = ...) -> BybitSeries: ...
+
+    def server_time(self) -> pd.Timestamp: ...
+
+    def pages(self, series: BybitSeries, windows: Iterable[range]) -> Iterator[Page]: ...
+
+
+class BybitFunding:
+    """Asks the exchange for the rates of a span when the span has passed.
+
+    For ``BybitPerpetual(funding=...)`` on a live feed: Bybit lists a rate within moments of its
+    stamp, and a bar's stamps are asked for when the bar has closed.
+
+    Args:
+        client: a `datafeeds.bybit_client.BybitClient`.
+        symbol: a linear or inverse perpetual.
+
+    Raises:
+        ConfigError: if the symbol is spot, which pays no funding.
+        SymbolError: if the exchange does not list it.
+        FeedError: if it cannot be asked.
+    """
+
+    def __init__(self, client: _Client, symbol: str) -> None:
+        self._client = client
+        self._series = client.series(symbol, "funding_rate")
+
+    def rates_between(self, before_ns: int, now_ns: int) -> list[float]:
+        """Return the rates of the stamps after `before_ns` up to `now_ns`, epoch nanoseconds.
+
+        Raises:
+            FeedError: if the exchange cannot be asked.
+        """
+        series = self._series
+        first = series.floor(before_ns // _MS_NS) + series.step_ms
+        stamps = range(first, now_ns // _MS_NS + 1, series.step_ms)
+        if not stamps:
+            return []
+        # An answer is cut off where the exchange's clock stood when it was last seen.
+        self._client.server_time()
+        pages = self._client.pages(series, windows(stamps, series.limit))
+        rates = {
+            stamp: rate
+            for page in pages
+            for stamp, rate in zip(page.stamps.tolist(), page.values[:, 0].tolist(), strict=True)
+        }
+        return [rates[stamp] for stamp in sorted(rates) if stamp in stamps]
