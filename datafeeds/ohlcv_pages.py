@@ -52,6 +52,11 @@ def checked_page(page: Page, form: SeriesFormat) -> Page:
             f"expected a window on the grid of {_name(form)} (every {grid.step_ms} ms from "
             f"{grid.offset_ms}), found {window}; ask for windows of that grid"
         )
+    if len(page.stamps) and np.asarray(page.stamps).dtype.kind not in "iu":
+        raise DataError(
+            f"expected whole epoch milliseconds for stamps of {_name(form)}, found "
+            f"{np.asarray(page.stamps).dtype}; give int64"
+        )
     stamps = np.asarray(page.stamps, dtype=np.int64)
     values = np.asarray(page.values, dtype=np.float64)
     if stamps.ndim != 1 or values.shape != (len(stamps), len(form.columns)):

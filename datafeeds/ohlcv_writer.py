@@ -270,7 +270,9 @@ class SeriesWriter:
             self._sound.add(number)
         if overlap(self._pending_settled, [window]):
             known += [
-                page for page in self._pending.get(number, []) if overlap([page.window], [window])
+                page
+                for page in self._pending.get(number, [])
+                if page.window.start < end_of(window) and window.start < end_of(page.window)
             ]
         return known
 
