@@ -1,13 +1,29 @@
-"""`glow-bt fetch`: bars from Bybit, or from any server that speaks its v5 interface."""
+"""`glow-bt fetch`: histories from Bybit, or from any server that speaks its v5 interface."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from glow_bt.cli.options import ExampleCommand, output_options
+from glow_bt.cli.data import (
+    ALSO,
+    export_bars,
+    print_export,
+    series_facts,
+    store_folder,
+    store_option,
+)
+from glow_bt.cli.options import ExampleCommand, hidden_beside, output_options
+from glow_bt.errors import TransientFeedError
+
+if TYPE_CHECKING:
+    from datafeeds.bybit_history import FetchedSeries
 
 __all__ = ["fetch"]
 
@@ -16,63 +32,143 @@ __all__ = ["fetch"]
     cls=ExampleCommand,
     examples=(
         "glow-bt fetch --symbol BTC/USDT:USDT --timeframe 1h --since 2024-01-01 --out btc.parquet",
+        "glow-bt fetch --symbols BTCUSDT,ETHUSDT,SOLUSDT --timeframe 1h --since 2024-01-01 "
+        "--also funding",
     ),
 )
-@click.option("--symbol", required=True, help="As ccxt names it, such as BTC/USDT:USDT.")
+@click.option("--symbol", default=None, help="As ccxt names it, such as BTC/USDT:USDT.")
+@click.option("--symbols", default=None, metavar="A,B,...", help="Several, fetched at once.")
 @click.option("--timeframe", required=True, help="1m, 5m, 15m, 1h, 4h, 1d, ...")
 @click.option("--since", required=True, help="First bar, ISO 8601 (UTC).")
 @click.option("--until", default=None, help="Bars that open before it; default: the last closed.")
+@click.option(
+    "--also",
+    type=click.Choice(tuple(ALSO)),
+    multiple=True,
+    help="Another history of the same span; may be repeated. Funding and open interest become "
+    "columns of FILE.",
+)
 @click.option("--base-url", default=None, help="Another server that speaks Bybit v5.")
+@click.option(
+    "--requests-per-second",
+    type=click.FloatRange(0.0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Limit for all requests together.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="CSV (.csv, .csv.gz) or Parquet file; it appears whole or not at all.",
+    default=None,
+    help="CSV (.csv, .csv.gz) or Parquet file of one symbol; it appears whole or not at all. "
+    "Without it everything goes into the store.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@store_option
 @click.option("--seed", type=int, default=0, help="Seed of the retries' jitter.")
 @output_options
 def fetch(
-    symbol: str,
+    symbol: str | None,
+    symbols: str | None,
     timeframe: str,
     since: str,
     until: str | None,
+    also: tuple[str, ...],
     base_url: str | None,
-    out: Path,
+    requests_per_second: float,
+    out: Path | None,
     overwrite: bool,
+    store: Path | None,
     seed: int,
     as_json: bool,
 ) -> None:
-    """Fetch closed bars from Bybit. No account or key is needed."""
+    """Fetch closed bars from Bybit. No account or key is needed.
+
+    Each page is kept as it arrives: the same call goes on where another was interrupted. With
+    --out alone they are kept in a hidden folder beside FILE, which goes when FILE is there.
+    """
     from datafeeds.bybit_client import BybitClient
-    from glow_bt import ohlcv
-    from glow_bt.cli.output import fetch_progress
+    from datafeeds.bybit_history import fetch_histories
+    from datafeeds.ohlcv_store import OhlcvStore
+    from glow_bt.cli.output import series_progress
     from glow_bt.errors import ResultsError
 
-    if out.exists() and not overwrite:
+    names = _names(symbol, symbols, out)
+    if out is not None and out.exists() and not overwrite:
         raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
+    passing = out is not None and store is None
+    root = hidden_beside(out, "fetch") if out is not None and passing else store_folder(store)
+    shelf = OhlcvStore(root)
+    kinds = ["bars", *(ALSO[name] for name in dict.fromkeys(also))]
     with (
-        BybitClient(base_url=base_url, seed=seed) as client,
-        fetch_progress(f"{symbol} {timeframe}") as progress,
+        BybitClient(
+            base_url=base_url, seed=seed, requests_per_second=requests_per_second
+        ) as client,
+        series_progress() as progress,
+        _resumable(root),
     ):
-        bars = client.fetch_ohlcv(symbol, timeframe, since, until, progress=progress)
-    ohlcv.write_bars(bars, out)
-    gaps = ohlcv.find_gaps(bars)
-    facts = {
-        "symbol": symbol,
-        "timeframe": timeframe,
-        "bars": len(bars),
-        "from": bars.index[0].isoformat(),
-        "until": bars.index[-1].isoformat(),
-        "gaps": len(gaps),
-        "missing_bars": sum(gap.missing for gap in gaps),
-        "sha256": ohlcv.bars_sha256(bars),
-        "out": str(out),
-    }
-    if as_json:
-        click.echo(json.dumps(facts))
+        series = [client.series(name, kind, timeframe) for name in names for kind in kinds]
+        fetched = fetch_histories(client, shelf, series, since, until, progress=progress)
+    for note in _notes(fetched, since):
+        click.echo(f"note: {note}", err=True)
+    if out is None:
+        told = {"store": str(root), "series": [series_facts(one) for one in fetched]}
+        click.echo(json.dumps(told)) if as_json else _print_series(fetched, root)
         return
-    click.echo(f"{len(bars)} bars of {symbol} {timeframe}, {facts['from']} to {facts['until']}")
-    if gaps:
-        click.echo(f"{len(gaps)} gaps, {facts['missing_bars']} bars that the exchange lacks")
-    click.echo(f"wrote {out}")
+    facts = export_bars(shelf, series[0].key, since, until, kinds[1:], out)
+    if passing:
+        shutil.rmtree(root)
+    click.echo(json.dumps(facts)) if as_json else print_export(facts)
+
+
+def _names(symbol: str | None, symbols: str | None, out: Path | None) -> list[str]:
+    """Return the symbols asked for, each once."""
+    if (symbol is None) == (symbols is None):
+        raise click.UsageError("expected --symbol or --symbols, found both or neither")
+    if symbols is None:
+        return [str(symbol)]
+    if out is not None:
+        raise click.UsageError(
+            "expected one --symbol with --out, found --symbols; leave --out away (they go into "
+            "the store) and use `glow-bt data export`"
+        )
+    names = [name.strip() for name in symbols.split(",")]
+    if not all(names):
+        raise click.UsageError(f"expected symbols such as BTCUSDT,ETHUSDT, found {symbols!r}")
+    return list(dict.fromkeys(names))
+
+
+@contextmanager
+def _resumable(root: Path) -> Iterator[None]:
+    """Say in an error that may pass that what has arrived is kept."""
+    try:
+        yield
+    except TransientFeedError as error:
+        if root.exists():
+            error.args = (f"{error}; what has arrived is kept in {root}: the same call goes on",)
+        raise
+
+
+def _notes(fetched: Iterable[FetchedSeries], since: str) -> Iterator[str]:
+    """What a user should know of histories that are not what was asked for."""
+    from datafeeds.bybit_time import as_utc
+    from glow_bt.cli.output import series_name
+
+    for one in fetched:
+        name = series_name(one.key)
+        if one.key.kind != "funding_rate" and one.first is not None:
+            if one.first - as_utc(since, "since") >= one.interval:
+                yield f"{name} begins at {one.first}"
+            if one.after > 1:
+                yield f"{name} ends at {one.last}; {one.after} later ones have no answer yet"
+        if one.lacking:
+            yield f"{name} lacks {one.lacking} bars that the exchange does not have"
+
+
+def _print_series(fetched: Iterable[FetchedSeries], root: Path) -> None:
+    from glow_bt.cli.output import series_name
+
+    for one in fetched:
+        span = "" if one.first is None else f", {one.first} to {one.last}"
+        click.echo(f"{series_name(one.key)}: {one.rows} rows{span}, {one.new} of them new")
+    click.echo(f"in {root}; `glow-bt data export` writes them as one file")

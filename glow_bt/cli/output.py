@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["fetch_progress", "print_study"]
+if TYPE_CHECKING:
+    from datafeeds.series import SeriesKey
+
+__all__ = ["print_series", "print_study", "series_name", "series_progress"]
 
 # Printed where nobody's terminal decides on the width.
 _PIPED_WIDTH = 120
@@ -88,22 +102,68 @@ def _format(value: float | None, pattern: str) -> str:
     return "-" if value is None else pattern.format(value)
 
 
+class _RateColumn(ProgressColumn):
+    """Steps a second, of a task that is under way."""
+
+    def render(self, task: Task) -> Text:
+        """Show the rate once there is one."""
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+
 @contextmanager
-def fetch_progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show bars fetched and time left while a block runs; silent where nobody watches.
+def series_progress() -> Iterator[Callable[[SeriesKey, int, int], None]]:
+    """Show how much of each series is there while a block runs; silent where nobody watches.
 
     Yields:
-        A callback that takes how many bars are there, and how many there will be.
+        A callback that takes a series, the steps that are dealt with, and all of them.
     """
     console = Console(stderr=True)
+    tasks: dict[SeriesKey, TaskID] = {}
+    lock = Lock()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.completed:.0f}/{task.total:.0f} bars"),
+        _RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task(label, total=1)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def show(key: SeriesKey, done: int, total: int) -> None:
+            with lock:
+                if key not in tasks:
+                    tasks[key] = progress.add_task(series_name(key), total=total)
+            progress.update(tasks[key], completed=done, total=total)
+
+        yield show
+
+
+def series_name(key: SeriesKey) -> str:
+    """Return what a series is called where bars are the usual thing."""
+    kind = "" if key.kind == "bars" else key.kind.replace("_", " ")
+    return " ".join(filter(None, (key.symbol, key.timeframe, kind)))
+
+
+def print_series(listed: Sequence[Mapping[str, Any]]) -> None:
+    """Print what a store holds as a table."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPED_WIDTH)
+    table = Table()
+    for name in ("exchange", "symbol", "kind", "timeframe"):
+        table.add_column(name)
+    for name in ("rows", "from", "until", "lacking", "MB"):
+        table.add_column(name, justify="right")
+    for one in listed:
+        table.add_row(
+            *(str(one[name]) for name in ("exchange", "symbol", "kind", "timeframe")),
+            f"{one['rows']:,}",
+            *("-" if one[name] is None else one[name][:16] for name in ("from", "until")),
+            f"{one['lacking']:,}",
+            f"{one['bytes'] / 1e6:,.1f}",
+        )
+    console.print(table)
+    for damage in [one["damage"] for one in listed if one["damage"]]:
+        console.print(damage)

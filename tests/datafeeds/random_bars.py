@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 
 
-def make_bars(count, freq="h", start="2024-01-01", seed=0):
+def make_bars(count, freq="h", start="2024-01-01", seed=0, step=0.01):
     """Random bars with prices of one cent and volumes of one thousandth, as exchanges have."""
     rng = np.random.default_rng(seed)
-    close = np.round(100.0 * np.exp(np.cumsum(0.01 * rng.standard_normal(count))), 2)
+    close = np.round(100.0 * np.exp(np.cumsum(step * rng.standard_normal(count))), 2)
     open_ = np.r_[100.0, close[:-1]]
     spread = np.round(rng.exponential(0.5, (2, count)), 2)
     bars = {
