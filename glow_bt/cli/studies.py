@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["backtest", "demo", "report", "walk_forward"]
 
 _DEMO_FOLDS = 5
+_FOLDS = 4
 
 
 def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,15 +114,46 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
 @click.command(
     "walk-forward",
     cls=ExampleCommand,
-    examples=("glow-bt walk-forward btc.parquet --folds 4 --out results/btc",),
+    examples=(
+        "glow-bt walk-forward btc.parquet --folds 4 --out results/btc",
+        "glow-bt walk-forward btc.parquet --test-every 3MS --rolling --out results/btc-quarters",
+    ),
 )
 @click.argument("bars", type=click.Path(path_type=Path))
 @out_option(None, "the results")
-@click.option("--folds", type=int, default=4, show_default=True, help="Test spans.")
+@click.option(
+    "--folds", type=int, default=None, show_default=str(_FOLDS), help="Test spans of equal length."
+)
 @click.option(
     "--test-fraction", type=float, default=0.6, show_default=True, help="Share that is tested."
 )
-@click.option("--rolling", is_flag=True, help="Train on a window of constant length.")
+@click.option(
+    "--test-every",
+    metavar="BARS|PERIOD",
+    default=None,
+    help="Instead of --folds, the length of a test span: in bars, as 720, or by the calendar in "
+    "UTC, as 90D, 3MS or QS. The last may be shorter.",
+)
+@click.option(
+    "--rolling",
+    is_flag=True,
+    help="Train each fold on as many bars as the first has, not on all of its past.",
+)
+@click.option(
+    "--purge",
+    type=int,
+    default=None,
+    show_default="longest feature window, the least that is allowed",
+    help="Bars left unused before each validation and each test span.",
+)
+@click.option(
+    "--embargo",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Bars left unused behind the block that a member of the return flow leaves out; nothing "
+    "else is trained on bars after a held-out one.",
+)
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
 @click.option("--title", default=None, help="Heading of the pages; default: the file's name.")
 @_trading_options
@@ -199,7 +231,7 @@ def _walk_forward(
     options: dict[str, Any],
     command: str,
 ) -> None:
-    from glow_bt.evaluation.walk_forward import train_walk_forward
+    from glow_bt.evaluation.walk_forward import divide_walk_forward, train_walk_forward
     from glow_bt.ohlcv import bars_sha256
     from glow_bt.training import TrainingProgress
 
@@ -210,12 +242,9 @@ def _walk_forward(
             f"{', '.join(map(str, config.return_horizons))}, found {horizon}; "
             f"give --return-horizons {horizon}"
         )
-    n_folds = options["folds"]
-    folds: dict[str, Any] = {
-        "n_folds": n_folds,
-        "test_fraction": options.get("test_fraction", 0.6),
-        "expanding": not options.get("rolling", False),
-    }
+    folds = _fold_settings(options)
+    n_folds = len(divide_walk_forward(bars, config, **folds))
+    options["folds"] = n_folds
     # Finished folds of an interrupted call wait here for the same call.
     key = json.dumps([config.to_dict(), folds, bars_sha256(bars)], sort_keys=True)
     unfinished = hidden_beside(out, f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.models")
@@ -225,10 +254,25 @@ def _walk_forward(
             config,
             **folds,
             models_dir=unfinished,
-            progress=[progress.labelled(f"fold {i + 1} ") for i in range(max(n_folds, 0))],
+            progress=[progress.labelled(f"fold {i + 1} ") for i in range(n_folds)],
         )
     _study(bars, models, title, out, overwrite, as_json, options, command, config)
     shutil.rmtree(unfinished)
+
+
+def _fold_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Return how the bars are divided; an option that was not given leaves no trace."""
+    test_every = options.pop("test_every", None)
+    n_folds = options["folds"]
+    folds = {
+        "n_folds": _FOLDS if n_folds is None and test_every is None else n_folds,
+        "test_fraction": options.get("test_fraction", 0.6),
+        "expanding": not options.get("rolling", False),
+    }
+    if test_every is None:
+        return folds
+    options["test_every"] = test_every  # part of the manifest
+    return {**folds, "test_every": int(test_every) if test_every.isdecimal() else test_every}
 
 
 def _study(

@@ -17,7 +17,7 @@ from glow_bt.folds import Fold, walk_forward_folds
 from glow_bt.ohlcv import bars_sha256, validate_bars
 from glow_bt.training import Progress, TrainConfig, block_sizes, train
 
-__all__ = ["FoldModel", "train_walk_forward"]
+__all__ = ["FoldModel", "divide_walk_forward", "train_walk_forward"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +37,48 @@ class FoldModel:
     artifact: Artifact
 
 
+def divide_walk_forward(
+    bars: pd.DataFrame,
+    config: TrainConfig | None = None,
+    *,
+    n_folds: int | None = None,
+    test_fraction: float = 0.6,
+    test_every: int | str | None = None,
+    validation_fraction: float = 0.2,
+    expanding: bool = True,
+    spec: FeatureSpec | None = None,
+) -> list[Fold]:
+    """Divide valid bars as `train_walk_forward` does, which takes the same arguments.
+
+    Raises:
+        ConfigError: on a setting that cannot work, or a purge below the longest feature window.
+        TooFewBarsError: if the folds do not fit; says how many bars are needed.
+    """
+    config = config or TrainConfig()
+    spec = spec or DEFAULT_SPEC
+    min_train, min_validation = block_sizes(config, spec)
+    return walk_forward_folds(
+        len(bars),
+        n_folds,
+        purge=spec.min_bars if config.purge is None else config.purge,
+        min_purge=spec.min_bars,
+        test_fraction=test_fraction,
+        test_every=test_every,
+        index=cast("pd.DatetimeIndex", bars.index),
+        validation_fraction=validation_fraction,
+        expanding=expanding,
+        min_train=min_train,
+        min_validation=min_validation,
+    )
+
+
 def train_walk_forward(
     bars: pd.DataFrame,
     config: TrainConfig | None = None,
     *,
-    n_folds: int = 4,
+    n_folds: int | None = None,
     test_fraction: float = 0.6,
+    test_every: int | str | None = None,
     validation_fraction: float = 0.2,
     expanding: bool = True,
     spec: FeatureSpec | None = None,
@@ -52,13 +88,15 @@ def train_walk_forward(
     """Train one model a fold, oldest first; regime labels are carried from fold to fold.
 
     The test spans follow one another without a hole over the last `test_fraction` of the bars;
-    before each, a purge of the longest feature window is left unused.
+    before each, a purge of the longest feature window, or `config.purge`, is left unused.
 
     Args:
         bars: a bar frame.
         config: settings of every fold; its own split settings are replaced by the fold's.
-        n_folds: number of test spans.
+        n_folds: number of test spans of equal length; 4, unless test_every is given.
         test_fraction: share of the bars that is tested.
+        test_every: length of a test span, in bars or by the calendar, such as "3MS" (see
+            `glow_bt.folds.walk_forward_folds`); the last may be shorter.
         validation_fraction: share of each fold's past that validates.
         expanding: train on all of the past, or on a window of constant length.
         spec: features of a market state.
@@ -68,23 +106,22 @@ def train_walk_forward(
         progress: one progress callback a fold.
 
     Raises:
+        ConfigError: on a setting that cannot work, or a purge below the longest feature window.
         TooFewBarsError: if the folds do not fit; says how many bars are needed.
         ArtifactError: if models_dir holds something other than what a fold would train.
     """
     config = config or TrainConfig()
     spec = spec or DEFAULT_SPEC
     bars = validate_bars(bars)
-    purge = spec.min_bars if config.purge is None else config.purge
-    min_train, min_validation = block_sizes(config, spec)
-    folds = walk_forward_folds(
-        len(bars),
-        n_folds,
-        purge=purge,
+    folds = divide_walk_forward(
+        bars,
+        config,
+        n_folds=n_folds,
         test_fraction=test_fraction,
+        test_every=test_every,
         validation_fraction=validation_fraction,
         expanding=expanding,
-        min_train=min_train,
-        min_validation=min_validation,
+        spec=spec,
     )
     index = cast("pd.DatetimeIndex", bars.index)
     models: list[FoldModel] = []

@@ -39,6 +39,7 @@ _LEAST = {
     "direction_horizon": 1,
     "num_regimes": 1,
     "seed": 0,
+    "embargo": 0,
 }
 _INSIDE = {
     "learning_rate": (0, math.inf),
@@ -57,7 +58,11 @@ class TrainConfig:
         train_until: first stamp (ISO 8601, UTC) after the training block; with
             validation_until it replaces `fractions`.
         validation_until: first stamp after the validation block.
-        purge: bars left unused between blocks; None for the longest feature window.
+        purge: bars left unused between blocks; None for the longest feature window. Returns that
+            are learnt from end inside their block, so that no horizon comes on top.
+        embargo: bars left unused behind the block that a member of the return flow leaves out,
+            before those that it learns from go on; nothing else learns from bars after a
+            held-out block.
         flow: family of the state flow, one of `glow_bt.flows.FAMILIES`. It need not take all of
             the settings below; None stands for its own default.
         num_levels: levels of the state flow.
@@ -91,6 +96,7 @@ class TrainConfig:
     train_until: str | None = None
     validation_until: str | None = None
     purge: int | None = None
+    embargo: int = 0
     flow: str = "glow"
     num_levels: int | None = None
     num_steps: int | None = None

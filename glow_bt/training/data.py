@@ -85,16 +85,12 @@ def divide(bars: pd.DataFrame, config: TrainConfig, spec: FeatureSpec) -> Fold:
         TooFewBarsError: if a block is too short; so many bars as it says suffice.
     """
     purge = spec.min_bars if config.purge is None else config.purge
-    if purge < spec.min_bars:
-        raise ConfigError(
-            f"expected a purge of at least {spec.min_bars} bars, the longest feature window, "
-            f"found {purge}; raise it or leave it out"
-        )
     min_train, min_validation = block_sizes(config, spec)
     if config.train_until is None or config.validation_until is None:
         return chronological_split(
             len(bars),
             purge=purge,
+            min_purge=spec.min_bars,
             fractions=config.fractions,
             min_train=min_train,
             min_validation=min_validation,
@@ -103,7 +99,7 @@ def divide(bars: pd.DataFrame, config: TrainConfig, spec: FeatureSpec) -> Fold:
         int(bars.index.searchsorted(utc_stamp(date)))
         for date in (config.train_until, config.validation_until)
     )
-    fold = split_at(len(bars), train_stop, validation_stop, purge=purge)
+    fold = split_at(len(bars), train_stop, validation_stop, purge=purge, min_purge=spec.min_bars)
     if len(fold.train) < min_train:
         missing = min_train - len(fold.train)
         raise TooFewBarsError(

@@ -14,6 +14,7 @@ from glow_bt.artifact import ReturnModel
 from glow_bt.errors import DataError, TooFewBarsError
 from glow_bt.features import ContextSpec, Scaler, context_rows
 from glow_bt.flows import UnivariateFlow
+from glow_bt.folds import training_ranges
 from glow_bt.training.checkpoint import Checkpoint
 from glow_bt.training.config import TrainConfig
 from glow_bt.training.loop import Block, Epoch, FitResult, fit_flow
@@ -59,11 +60,12 @@ def return_bars_needed(spec: ContextSpec, config: TrainConfig) -> int:
     """Return how many bars `ReturnFitter.fit` needs at least.
 
     The longest horizon h has its last target h bars after its last row. Beside a left-out block
-    2 (h - 1) rows are left out too; three times h - 1 rows more make up for that, so that any
-    member keeps at least half of `MIN_RETURN_ROWS`.
+    2 (h - 1) rows and the embargo are left out too; three times h - 1 rows more and twice the
+    embargo make up for that, so that any member keeps at least half of `MIN_RETURN_ROWS`.
     """
     longest = max(config.return_horizons)
-    rows = max(MIN_RETURN_ROWS, 2 * config.return_members) + 3 * (longest - 1)
+    rows = max(MIN_RETURN_ROWS, 2 * config.return_members)
+    rows += 3 * (longest - 1) + 2 * config.embargo
     return spec.min_bars - 1 + rows + longest
 
 
@@ -72,9 +74,9 @@ class ReturnFitter:
 
     Rows are divided in order of time into `config.return_members` blocks. Each member is trained
     on all blocks but one, which decides when it stops; targets that reach into the left-out block
-    are left out too. The members are averaged (`UnivariateFlow.averaged`), so that no bar, and not
-    the latest ones either, is kept from the model, and what they say of their left-out blocks
-    measures it: cross-validated, not in sample.
+    are left out too, and `config.embargo` rows behind it. The members are averaged
+    (`UnivariateFlow.averaged`), so that no bar, and not the latest ones either, is kept from the
+    model, and what they say of their left-out blocks measures it: cross-validated, not in sample.
 
     Args:
         config: the trainer's settings.
@@ -141,8 +143,7 @@ class ReturnFitter:
         latents, log_prob = np.empty(len(y)), np.empty(len(y))
         members, fits = [], []
         for k, block in enumerate(np.array_split(np.arange(len(y)), self.config.return_members)):
-            kept = np.ones(len(y), dtype=bool)
-            kept[max(block[0] - horizon + 1, 0) : block[-1] + horizon] = False
+            kept = self._kept(block, len(y), horizon)
             flow, fit = self._fit_member(
                 horizon, k, Block(x[kept], context[kept]), Block(x[block], context[block])
             )
@@ -155,6 +156,18 @@ class ReturnFitter:
                 self.member_done()
         flow = UnivariateFlow.averaged(members).requires_grad_(False)
         return flow, HeldOut(latents, log_prob, tuple(fits))
+
+    def _kept(
+        self, block: npt.NDArray[np.int64], count: int, horizon: int
+    ) -> npt.NDArray[np.bool]:
+        """Return which of the rows a member learns from that leaves out a block."""
+        kept = np.zeros(count, dtype=bool)
+        left_out = range(int(block[0]), int(block[-1]) + 1)
+        for rows in training_ranges(
+            count, [left_out], purge=horizon - 1, embargo=self.config.embargo
+        ):
+            kept[rows.start : rows.stop] = True
+        return kept
 
     def _fit_member(
         self, horizon: int, k: int, train: Block, judged: Block

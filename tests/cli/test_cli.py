@@ -441,6 +441,12 @@ def test_a_bare_call_is_the_help(capsys):
         ["--cash", "nan"],
         ["--slippage-bps", -2],
         ["--folds", 0],
+        ["--folds", 2, "--test-every", "3MS"],
+        ["--test-every", "fortnight"],
+        ["--test-every", 0],
+        ["--purge", 61],
+        ["--purge", -1],
+        ["--embargo", -1],
         ["--epochs", 0],
         ["--members", 1],
         ["--return-horizons", "0,5"],
@@ -503,6 +509,21 @@ def test_an_interrupted_walk_forward_goes_on_at_its_first_unfinished_fold(
     first, second, again = trained
     assert again == second > first
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_test_spans_have_the_length_that_is_asked_for(workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    out = tmp_path / "run"
+    args = ["walk-forward", workplace / "bars.csv", "--test-fraction", 0.3, *SMALL]
+    given = ["--test-every", 150, "--rolling", "--purge", 70, "--embargo", 3]
+    printed(*args, *given, "--out", out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["trading"]["folds"] == len(manifest["models"]) == 2
+    assert manifest["trading"]["test_every"] == "150"
+    assert manifest["training"]["purge"] == 70
+    assert manifest["training"]["embargo"] == 3
+    first, second = manifest["models"]
+    assert first["trained_bars"] == second["trained_bars"]
 
 
 def test_a_strategy_that_never_traded_says_so(workplace, tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ import pytest
 from glow_bt.artifact import load_artifact, save_artifact
 from glow_bt.artifact.manifest import manifest_of, tensors_of
 from glow_bt.errors import ArtifactError, ConfigError, TooFewBarsError
-from glow_bt.evaluation.walk_forward import train_walk_forward
+from glow_bt.evaluation import walk_forward as module
+from glow_bt.evaluation.walk_forward import divide_walk_forward, train_walk_forward
 from glow_bt.features import DEFAULT_SPEC
 from glow_bt.scoring import Scorer
 from tests.models import small_config, sp500_bars
@@ -62,6 +63,26 @@ def test_a_rolling_window_keeps_its_length(bars):
     lengths = [model.artifact.training.n_bars for model in models]
     assert lengths[0] == lengths[1]
     assert models[1].artifact.training.trained_from > bars.index[0]
+
+
+def test_spans_of_the_calendar_begin_with_its_periods(bars, models, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *_, **__: models[0].artifact)
+    config = small_config(max_epochs=1)
+    divided = {"test_every": "6MS", "test_fraction": 0.3}
+    folds = divide_walk_forward(bars, config, **divided)
+    first, second = train_walk_forward(bars, config, **divided)
+    spans = [bars.index[fold.test.start] for fold in folds]
+    assert spans == [first.valid_from, second.valid_from]
+    assert [(stamp.month, stamp.day) for stamp in spans] == [(1, 2), (7, 1)]
+    assert first.valid_until == bars.index[bars.index < second.valid_from][-1]
+    assert second.valid_until == bars.index[-1]
+
+
+def test_a_longer_purge_is_kept_and_a_shorter_one_refused(bars):
+    purged = divide_walk_forward(bars, small_config(purge=90), **SETTINGS)
+    assert {fold.test.start - fold.validation.stop for fold in purged} == {90}
+    with pytest.raises(ConfigError, match=r"purge of at least 62 bars, .* found 61; raise"):
+        train_walk_forward(bars, small_config(purge=61), **SETTINGS)
 
 
 def test_models_are_saved_fold_by_fold(bars, tmp_path, models):

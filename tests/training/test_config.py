@@ -61,6 +61,7 @@ def test_sizes_that_are_no_whole_number_above_0_are_refused(name, value):
         ({"seed": -1}, "seed to be a whole number of at least 0"),
         ({"seed": 2**32}, "seed of at most 4294967295"),
         ({"purge": -1}, "purge to be a whole number of at least 0"),
+        ({"embargo": -1}, "embargo to be a whole number of at least 0"),
         ({"purge": 62.0}, "purge to be a whole number of at least 0"),
         ({"learning_rate": 0.0}, r"learning_rate inside \(0, inf\)"),
         ({"learning_rate": float("nan")}, r"learning_rate inside \(0, inf\)"),

@@ -91,6 +91,32 @@ def test_each_member_learns_from_no_target_of_the_block_that_judges_it(bars, tol
     np.testing.assert_array_equal(np.concatenate(judged_rows), np.arange(len(y)))
 
 
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_an_embargo_leaves_out_rows_behind_the_block_that_judges(bars, told, horizon):
+    fit(bars, replace(CONFIG, embargo=20))
+    fit(bars)
+    _, y, _ = rows_of(bars, horizon)
+    first = 0 if horizon == 1 else 3
+    for k in range(3):
+        with_embargo, without = told[first + k][0], told[6 + first + k][0]
+        lost = np.flatnonzero(
+            np.isin(y.astype(np.float32), without.x.numpy())
+            & ~np.isin(y.astype(np.float32), with_embargo.x.numpy())
+        )
+        stop = np.array_split(np.arange(len(y)), 3)[k][-1] + horizon  # behind the purge
+        assert lost.tolist() == list(range(stop, min(stop + 20, len(y))))
+
+
+@pytest.mark.parametrize("members", [2, 3, 5, 9])
+@pytest.mark.parametrize("embargo", [0, 40, 700])
+def test_the_bars_asked_for_leave_each_member_half_of_the_least_rows(members, embargo, told):
+    config = replace(CONFIG, return_members=members, embargo=embargo)
+    fit(arrays(return_bars_needed(SPEC, config)), config)
+    assert min(len(train.x) for train, _, _ in told) >= module.MIN_RETURN_ROWS // 2
+    with pytest.raises(TooFewBarsError):
+        fit(arrays(return_bars_needed(SPEC, config) - 1), config)
+
+
 def test_contexts_stand_beside_the_returns_that_follow_them(bars, told):
     model, _ = fit(bars)
     rows, y, _ = rows_of(bars, 1)
