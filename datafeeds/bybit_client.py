@@ -196,7 +196,10 @@ class _Link:
     def ask(self, question: Question, stop: threading.Event | None = None) -> object:
         """Send a question; setting ``stop`` ends the wait for a permit."""
         self._exchange.here.stop = stop
-        return self._ask(getattr(self._exchange, _METHODS[question.path]), question.params)
+        try:
+            return self._ask(getattr(self._exchange, _METHODS[question.path]), question.params)
+        finally:
+            self._exchange.here.stop = None
 
     def ask_time(self) -> int:
         """Return the exchange's clock in epoch milliseconds."""

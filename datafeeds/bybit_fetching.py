@@ -194,6 +194,7 @@ class HistoryClient:
 
         Raises:
             FeedError: as `fetch_ohlcv`, when the pages that had arrived are out.
+            ConfigError: if a window is too long or off the grid.
         """
         source = self._source(series)
         edges = Edges(source, self._beginnings.get(series.key))

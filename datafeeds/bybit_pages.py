@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from datafeeds.series import Page
-from glow_bt.errors import FeedError
+from glow_bt.errors import ConfigError, FeedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -47,6 +47,7 @@ def fetch_pages(
 
     Raises:
         FeedError: the first one, when the pages that had arrived are out.
+        ConfigError: if a window is too long or off the grid.
     """
     run = _Run(pager, executor, in_flight)
     try:
@@ -171,6 +172,12 @@ def _cut(pager: Pager, windows: Iterable[range]) -> Iterator[range]:
     """
     series = pager.source.series
     for window in windows:
+        on_grid = window.step == series.step_ms and window.start == series.floor(window.start)
+        if not on_grid or len(window) > series.limit:
+            raise ConfigError(
+                f"expected windows of at most {series.limit} steps of {series.step_ms} ms on the "
+                f"grid of {series.key}, found {window}"
+            )
         due = range(window.start, min(window.stop, series.due(pager.source.now())), window.step)
         if not due:
             continue

@@ -10,6 +10,7 @@ from datafeeds.bybit_retry import RetryPolicy
 from datafeeds.bybit_time import windows
 from glow_bt.errors import (
     AccessError,
+    ConfigError,
     FeedError,
     MaintenanceError,
     RateLimitError,
@@ -114,7 +115,7 @@ def test_several_requests_are_in_flight(big, connect):
 
 
 def test_the_rate_limit_is_kept_by_all_threads_and_callers_together(big, connect):
-    big.rate_limit = 45
+    big.rate_limit = 60  # two callers by themselves would make 80
     client = connect(big, throttle=True, requests_per_second=40.0)
     series = client.series(SYMBOL)
     spans = [windows(span_of(big.bars), 400) for _ in range(2)]
@@ -298,6 +299,25 @@ def test_windows_in_the_future_are_left_out(big, connect):
     opens = range(span_of(big.bars)[-10], span_of(big.bars).stop + 3000 * HOUR, HOUR)
     pages = list(client.pages(client.series(SYMBOL), windows(opens, 1000)))
     assert_rows(pages, big.bars.iloc[-10:])
+
+
+@pytest.mark.parametrize(
+    "window", [range(0, 1001 * HOUR, HOUR), range(1, HOUR, HOUR), range(0, HOUR, HOUR // 2)]
+)
+def test_windows_that_cannot_be_asked_for_are_refused(big, connect, window):
+    client = connect(big)
+    series = client.series(SYMBOL)
+    with pytest.raises(ConfigError, match="expected windows of at most 1000 steps of 3600000 ms"):
+        list(client.pages(series, [window]))
+
+
+def test_a_thread_of_an_ended_call_is_good_for_the_next(big, connect):
+    client = connect(big, in_flight=1)
+    series = client.series(SYMBOL)
+    pages = client.pages(series, windows(span_of(big.bars), 100))
+    next(pages)
+    pages.close()
+    assert len(client.fetch_ohlcv(SYMBOL, "1h", "2024-12-01")) > 0
 
 
 @pytest.mark.parametrize("asks", [1, 2])
