@@ -181,8 +181,13 @@ class LiveHub:
         """Take a stream's message; in its thread."""
         with self._changed:
             stamp = message_ms(message)
-            if stamp is not None and not self.clock.hear(stamp):
+            if stamp is None:
+                return
+            if not self.clock.hear(stamp):
+                # Damaged, or the machine slept: what it holds is asked for if it is missing.
                 self._clock_wrong = True
+                self._changed.notify_all()
+                return
             now = self.clock.now_ms()
             for line in self._lines:
                 if line.address == address and line.topic == topic:
@@ -209,7 +214,7 @@ class LiveHub:
     def _wake(self) -> None:
         """Let the thread look, if there is something for it earlier than it thinks."""
         earliest = min((due for line in self._lines if (due := _due(line)) is not None), default=0)
-        if earliest < self._planned_ms or self._clock_wrong:
+        if earliest < self._planned_ms:
             self._changed.notify_all()
 
     def _work(self) -> None:

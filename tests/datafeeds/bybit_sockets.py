@@ -264,6 +264,7 @@ class _Klines:
         start = int(self._stamps[self._bar])
         open_, high, low, close, volume, turnover = self._numbers[self._bar]
         if not closed:
+            now = min(now, start + self._step - 1)  # it was made then, however late it is sent
             # A forming bar differs from the final one, so that taking it for final shows.
             close, volume, turnover = open_, volume / 2, turnover / 2
             high = low = open_
