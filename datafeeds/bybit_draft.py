@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,9 +28,8 @@ class Draft:
 
     A row is final if its answer shows a later one, or if its step ended `SETTLING_MS` before
     the answer by the exchange's clock; a funding rate is at once. In an answer that was asked
-    to reach the present and shows no forming row, the newest row counts only once
-    `ANSWERS_THAT_AGREE` have the same: such an answer may be an old one, and its newest row
-    still the forming one of then.
+    to reach the present and shows no forming row, the row before it does not count: such an
+    answer may be an old one, and its newest row still the forming one of then.
 
     Attributes:
         window: what is asked for.
@@ -48,7 +46,6 @@ class Draft:
         empty = np.empty((0, len(series.kind.columns)))
         self.rows = Klines(np.empty(0, dtype=np.int64), empty)
         self._at = 0
-        self._votes: Counter[tuple[int, bytes]] = Counter()
         self._unsure: set[int] = set()
 
     def take(self, found: Klines, at_ms: int, *, reaches_present: bool) -> None:
@@ -69,7 +66,9 @@ class Draft:
             final = (stamps + step <= at_ms) & inside & ~newest
             newest &= inside & (stamps + step + SETTLING_MS <= at_ms)
             if reaches_present:
-                newest &= self._voted(found, newest)
+                unsure = newest & (stamps + 2 * step > at_ms)
+                self._unsure.update(stamps[unsure].tolist())
+                newest &= ~unsure
             final |= newest
         else:
             final = inside & (stamps <= at_ms)
@@ -121,19 +120,6 @@ class Draft:
             return None
         rows = self.rows.where(self.rows.stamps < end)
         return Page(range(self.window.start, end, step), rows.stamps, rows.values)
-
-    def _voted(self, found: Klines, newest: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Which of the rows chosen, one at most, have been the same often enough."""
-        agreed = np.zeros(len(found), dtype=np.bool_)
-        for i in np.flatnonzero(newest).tolist():
-            stamp = int(found.stamps[i])
-            if stamp in self.rows.stamps:
-                continue
-            vote = (stamp, found.values[i].tobytes())
-            self._votes[vote] += 1
-            self._unsure.add(stamp)
-            agreed[i] = self._votes[vote] >= ANSWERS_THAT_AGREE
-        return agreed
 
     def _odd_gaps(self, low: int, high: int) -> npt.NDArray[np.int64]:
         """Both ends of the gaps that are longer than one beside them."""
