@@ -19,6 +19,7 @@ from glow_bt.cli.risk import risk
 from glow_bt.cli.simulate import simulate
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
 from glow_bt.cli.train import train
+from glow_bt.cli.verify import verify
 from glow_bt.errors import ConfigError, GlowError
 
 __all__ = ["app", "main"]
@@ -57,6 +58,7 @@ _COMMANDS = (
     paper,
     microstructure,
     report,
+    verify,
 )
 for command in _COMMANDS:
     app.add_command(command)
