@@ -49,6 +49,7 @@ PURE = (
     "policy",
     "regimes",
     "risk",
+    "statistics",
 )
 
 
