@@ -1,5 +1,7 @@
 """Performance of an equity curve, by definitions that are stated and tested.
 
+They are worked out in `glow_bt.statistics.performance`, which gives intervals for them too.
+
 Returns here are simple returns, equity_t / equity_{t-1} - 1, one a bar; the risk-free rate is
 zero. The first bar's return counts from the starting equity. An account whose equity touches
 zero is ruined for good: that bar's return is -1, and 0 from there on.
@@ -15,11 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from glow_bt.errors import ConfigError, DataError, TooFewBarsError
+from glow_bt.statistics import MEASURES, account, measures
 
 __all__ = ["Performance", "daily_returns", "performance"]
-
-# A standard deviation, downside or drawdown below this is rounding: ratios to it are undefined.
-_NO_RISK = 1e-12
 
 
 @dataclass(frozen=True)
@@ -88,36 +88,19 @@ def performance(
             have different stamps.
         TooFewBarsError: if there are fewer than two bars.
     """
-    if not (periods_per_year > 0 and math.isfinite(periods_per_year)):
-        raise ConfigError(
-            f"expected a positive number of bars a year, found {periods_per_year}; "
-            "daily bars have 252 or 365, hourly ones 8760"
-        )
     _check_series(equity, "equity")
     if len(equity) < 2:
         raise TooFewBarsError(2, len(equity), "measuring performance")
     values = _with_start(equity, starting_equity)
-    returns = _simple_returns(values)
-    total_return = float(values[-1] / values[0] - 1.0)
-    annual_return = _annual_growth(total_return, len(returns) / periods_per_year)
-    max_drawdown = float((values / np.maximum.accumulate(values) - 1.0).min())
-    deviation = float(returns.std(ddof=1))
-    downside = float(np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2)))
-    annualised_mean = float(returns.mean()) * math.sqrt(periods_per_year)
     position = None if exposure is None else _exposure_values(exposure, equity)
-    return Performance(
-        n_bars=len(returns),
-        total_return=total_return,
-        annual_return=annual_return,
-        annual_volatility=deviation * math.sqrt(periods_per_year),
-        sharpe=_ratio(annualised_mean, deviation),
-        sortino=_ratio(annualised_mean, downside),
-        calmar=_ratio(annual_return, -max_drawdown),
-        max_drawdown=max_drawdown,
-        win_rate=_win_rate(returns, position),
-        turnover=_turnover(position, periods_per_year),
-        time_in_market=math.nan if position is None else float((position != 0).mean()),
+    with np.errstate(divide="ignore"):
+        log_growth = np.log(values[1:] / values[0])
+    found = measures(
+        account(_simple_returns(values), position),
+        periods_per_year=periods_per_year,
+        log_growth=log_growth,
     )
+    return Performance(n_bars=len(equity), **{name: float(found[name]) for name in MEASURES})
 
 
 def daily_returns(
@@ -199,31 +182,3 @@ def _exposure_values(exposure: pd.Series[float], equity: pd.Series[float]) -> ND
             f"{len(exposure)} stamps of its own; reindex it first"
         )
     return np.asarray(exposure, dtype=np.float64)
-
-
-def _annual_growth(total_return: float, years: float) -> float:
-    if total_return <= -1.0:
-        return -1.0
-    growth = math.log1p(total_return) / years
-    # A gain within a few bars, compounded over a year, can leave the range of a float.
-    return math.expm1(growth) if growth < 700.0 else math.inf
-
-
-def _ratio(gain: float, risk: float) -> float:
-    return gain / risk if risk > _NO_RISK else math.nan
-
-
-def _win_rate(returns: NDArray[np.float64], position: NDArray[np.float64] | None) -> float:
-    if position is None:
-        held = returns != 0
-    else:
-        at_start = np.concatenate([[0.0], position[:-1]])
-        held = (position != 0) | (at_start != 0)
-    return float((returns[held] > 0).mean()) if held.any() else math.nan
-
-
-def _turnover(position: NDArray[np.float64] | None, periods_per_year: float) -> float:
-    if position is None:
-        return math.nan
-    changes = np.abs(np.diff(position, prepend=0.0))
-    return float(changes.mean()) * periods_per_year
