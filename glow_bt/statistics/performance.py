@@ -214,6 +214,12 @@ def performance_intervals(
     All accounts are resampled by the same blocks, so that their differences are compared bar by
     bar: what moves both does not count.
 
+    How often intervals cover a Sharpe ratio stands in `glow_bt.statistics.bootstrap`; the share of
+    time in positions of 10 bars they covered in 88 % with 1000 bars. A maximum drawdown depends on
+    the order of all bars, so that its interval says where those of like histories lie: with 250
+    bars a nominal 95 % one held the drawdown of another history of the same process in 88 %, of a
+    GARCH process in 74 %, because blocks are shorter than its memory of volatility.
+
     Args:
         accounts: one, or several over the same bars; the first is what others are compared with.
         periods_per_year: bars a year.
