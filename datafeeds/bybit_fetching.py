@@ -261,6 +261,17 @@ class HistoryClient:
                 self._threads = ThreadPoolExecutor(self._in_flight, "bybit")
             return self._threads
 
+    def now_ms(self) -> int:
+        """Return the exchange's clock in epoch milliseconds as a recent answer showed it.
+
+        Asked for if there is none.
+
+        Raises:
+            FeedError: as `fetch_ohlcv`.
+        """
+        seen = self._connection.seen_ms()
+        return self._call(self._connection.ask_time) if seen is None else seen
+
     def _call(self, ask: Callable[[], T]) -> T:
         """Ask until there is an answer, and say what goes on if there is none."""
         try:
@@ -293,8 +304,7 @@ class HistoryClient:
 
     def _source(self, series: BybitSeries) -> Source:
         connection, errand = self._connection, self._retry.errand()
-        now_ms = connection.seen_ms()
-        clock = SeenClock(self._call(connection.ask_time) if now_ms is None else now_ms)
+        clock = SeenClock(self.now_ms())
 
         def ask(question: Question) -> object:
             return connection.ask(question, errand.stop)

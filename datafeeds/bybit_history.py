@@ -91,7 +91,7 @@ def fetch_histories(
         FeedError: when the exchange refuses or keeps failing, or has nothing in the span. Pages
             that came before are kept: call again to go on.
     """
-    now_ms = to_epoch_ms(client.server_time())
+    now_ms = client.now_ms()
     spans = [_span(one, since, until, now_ms) for one in series]
     stop = threading.Event()
 
@@ -132,7 +132,7 @@ def ask_again(
     Raises:
         FeedError, DataError: as `fetch_histories`.
     """
-    now_ms = to_epoch_ms(client.server_time())
+    now_ms = client.now_ms()
     stop, new = threading.Event(), 0
     with store.writer(series.key, series.step_ms, series.offset_ms) as writer:
         for asked in spans:

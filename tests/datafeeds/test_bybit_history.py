@@ -166,7 +166,7 @@ def test_a_funding_rate_is_not_settled_before_it_is_published(serve, connect, st
         "BTCUSDT", pd.Series(1e-4, index=rates.append(rates[-1:] + pd.Timedelta(hours=8)))
     )
     server.now = "2024-02-01T08:02"
-    assert fetch_histories(client, store, [funding], "2024-01-20")[0].new == 1
+    assert fetch_histories(connect(server), store, [funding], "2024-01-20")[0].new == 1
 
 
 def test_the_first_error_ends_the_others_and_is_raised(serve, connect, store):

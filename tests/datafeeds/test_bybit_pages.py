@@ -115,8 +115,8 @@ def test_several_requests_are_in_flight(big, connect):
 
 
 def test_the_rate_limit_is_kept_by_all_threads_and_callers_together(big, connect):
-    big.rate_limit = 60  # two callers by themselves would make 80
-    client = connect(big, throttle=True, requests_per_second=40.0)
+    big.rate_limit = 30  # two callers by themselves would make 40
+    client = connect(big, throttle=True, requests_per_second=20.0)
     series = client.series(SYMBOL)
     spans = [windows(span_of(big.bars), 400) for _ in range(2)]
     found = [None, None]
@@ -133,7 +133,7 @@ def test_the_rate_limit_is_kept_by_all_threads_and_callers_together(big, connect
     elapsed = time.monotonic() - started
     for pages in found:
         assert_rows(pages, big.bars)
-    assert elapsed >= 43 / 40.0
+    assert elapsed >= 2.0
     assert big.violations <= 1  # a busy machine may deliver two requests at once
 
 
@@ -311,13 +311,14 @@ def test_windows_that_cannot_be_asked_for_are_refused(big, connect, window):
         list(client.pages(series, [window]))
 
 
-def test_a_thread_of_an_ended_call_is_good_for_the_next(big, connect):
-    client = connect(big, in_flight=1)
-    series = client.series(SYMBOL)
-    pages = client.pages(series, windows(span_of(big.bars), 100))
+def test_threads_of_an_ended_call_are_good_for_the_next(big, connect):
+    client = connect(big, in_flight=2)
+    big.latency = 0.02
+    pages = client.pages(client.series(SYMBOL), windows(span_of(big.bars), 100))
     next(pages)
     pages.close()
-    assert len(client.fetch_ohlcv(SYMBOL, "1h", "2024-12-01")) > 0
+    for _ in range(4):
+        assert len(client.fetch_ohlcv(SYMBOL, "1h", "2024-12-01")) > 0
 
 
 @pytest.mark.parametrize("asks", [1, 2])
@@ -332,7 +333,7 @@ def test_values_of_a_forming_bar_are_never_taken(big, connect, name, asks, age):
     assert_rows(list(client.pages(client.series(SYMBOL), [opens])), big.bars.iloc[-100:])
 
 
-@pytest.mark.parametrize("age", [0, 1, 29])
+@pytest.mark.parametrize("age", [0, 1, 29, 31, 1200])
 @pytest.mark.parametrize("name", ["stale_forming", "stale_answer"])
 def test_a_bar_that_stays_unsure_is_left_for_later(big, connect, name, age):
     close = big.bars.index[-1] + pd.Timedelta(hours=1, seconds=age)
