@@ -1,6 +1,7 @@
 """What every test runs under: one thread, fixed seeds, no network beyond this machine."""
 
 import errno
+import functools
 import ipaddress
 import os
 import socket
@@ -15,17 +16,7 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
-# Audit events that leave the process, and where in their arguments the host stands.
-_OUTGOING = {
-    "socket.connect": lambda sock, address: _host_of(sock, address),
-    "socket.sendto": lambda sock, address: _host_of(sock, address),
-    "socket.getaddrinfo": lambda host, *rest: host,
-}
 _allowed_beyond_loopback = False
-
-
-def _host_of(sock, address):
-    return address[0] if sock.family in (socket.AF_INET, socket.AF_INET6) else None
 
 
 def _is_loopback(host):
@@ -39,21 +30,42 @@ def _is_loopback(host):
         return False
 
 
-def _refuse_the_network(event, args):
+def _refuse_the_network(host):
     """Fail as a machine without a network does, in any thread and for any library."""
-    if event not in _OUTGOING or _allowed_beyond_loopback:
-        return
-    host = _OUTGOING[event](*args)
-    if not _is_loopback(host):
+    if not _allowed_beyond_loopback and not _is_loopback(host):
         raise OSError(errno.ENETUNREACH, f"tests reach this machine only, not {host}")
 
 
-sys.addaudithook(_refuse_the_network)
+def _guard(method):
+    """Let a socket's method reach this machine only; its last argument is the address."""
+
+    @functools.wraps(method)
+    def guarded(sock, *args):
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            _refuse_the_network(args[-1][0])
+        return method(sock, *args)
+
+    return guarded
+
+
+def _guard_lookup(getaddrinfo):
+    @functools.wraps(getaddrinfo)
+    def guarded(host, *args, **kwargs):
+        _refuse_the_network(host)
+        return getaddrinfo(host, *args, **kwargs)
+
+    return guarded
+
+
+# Not an audit hook: under coverage one makes threads fail that start at the same time.
+for _name in ("connect", "connect_ex", "sendto"):
+    setattr(socket.socket, _name, _guard(getattr(socket.socket, _name)))
+socket.getaddrinfo = _guard_lookup(socket.getaddrinfo)
 
 
 @pytest.fixture(autouse=True)
 def _network_for_those_who_need_it(request):
-    global _allowed_beyond_loopback  # an audit hook cannot be taken off again
+    global _allowed_beyond_loopback
     _allowed_beyond_loopback = request.node.get_closest_marker("network") is not None
     yield
     _allowed_beyond_loopback = False
