@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,9 @@ class Draft:
 
     A row is final if its answer shows a later one, or if its step ended `SETTLING_MS` before
     the answer by the exchange's clock; a funding rate is at once. In an answer that was asked
-    to reach the present and shows no forming row, the row before it does not count: such an
-    answer may be an old one, and its newest row still the forming one of then.
+    to reach the present and shows no forming row, the newest row does not count: such an answer
+    may be an old one, and its newest row still the forming one of then. It does count if the
+    history is known to end there and `ANSWERS_THAT_AGREE` have it alike.
 
     Attributes:
         window: what is asked for.
@@ -46,6 +48,7 @@ class Draft:
         empty = np.empty((0, len(series.kind.columns)))
         self.rows = Klines(np.empty(0, dtype=np.int64), empty)
         self._at = 0
+        self._last: Counter[tuple[int, bytes]] = Counter()
         self._unsure: set[int] = set()
 
     def take(self, found: Klines, at_ms: int, *, reaches_present: bool) -> None:
@@ -66,9 +69,8 @@ class Draft:
             final = (stamps + step <= at_ms) & inside & ~newest
             newest &= inside & (stamps + step + SETTLING_MS <= at_ms)
             if reaches_present:
-                unsure = newest & (stamps + 2 * step > at_ms)
-                self._unsure.update(stamps[unsure].tolist())
-                newest &= ~unsure
+                self._keep_unsure(found.where(newest))
+                newest[:] = False
             final |= newest
         else:
             final = inside & (stamps <= at_ms)
@@ -76,6 +78,16 @@ class Draft:
         self._unsure -= set(self.rows.stamps.tolist()) if self._unsure else set()
         self._at = max(self._at, at_ms)
         self.answers += 1
+
+    def accept_last(self, last_ms: int | None) -> None:
+        """Take the newest row for final if it is the history's last and has been seen enough."""
+        for (stamp, values), seen in self._last.items():
+            if stamp == last_ms and stamp in self._unsure and seen >= ANSWERS_THAT_AGREE:
+                row = np.frombuffer(values, dtype=np.float64).reshape(1, -1)
+                last = Klines(np.array([stamp], dtype=np.int64), row)
+                self.rows = merge_klines(self.rows, last)
+                self._unsure.discard(stamp)
+                return
 
     def missing(self, first_ms: int | None, last_ms: int | None) -> npt.NDArray[np.int64]:
         """Return the window's stamps from the first row ever to the last that have none.
@@ -102,6 +114,11 @@ class Draft:
         first, last = self.rows.stamps[0], self.rows.stamps[-1]
         return bool(missing[0] < first), bool(missing[-1] > last)
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a row was seen that is not known to be final."""
+        return bool(self._unsure)
+
     def page(self, last_ms: int | None) -> Page | None:
         """Return what is settled of the window, None if nothing is.
 
@@ -120,6 +137,11 @@ class Draft:
             return None
         rows = self.rows.where(self.rows.stamps < end)
         return Page(range(self.window.start, end, step), rows.stamps, rows.values)
+
+    def _keep_unsure(self, newest: Klines) -> None:
+        for stamp, values in zip(newest.stamps.tolist(), newest.values, strict=True):
+            self._unsure.add(stamp)
+            self._last[stamp, values.tobytes()] += 1
 
     def _odd_gaps(self, low: int, high: int) -> npt.NDArray[np.int64]:
         """Both ends of the gaps that are longer than one beside them."""

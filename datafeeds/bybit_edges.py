@@ -110,8 +110,9 @@ class Edges:
         """Find the edges that may explain what a window lacks."""
         if draft.ends_missing(self.missing(draft))[0]:
             self.find_first(draft.window, draft.rows)
-        if draft.ends_missing(self.missing(draft))[1]:
+        if draft.is_unsure or draft.ends_missing(self.missing(draft))[1]:
             self._find_last()
+        draft.accept_last(self.last_ms)
 
     def missing(self, draft: Draft) -> npt.NDArray[np.int64]:
         """Return what a draft lacks of the history."""

@@ -75,7 +75,8 @@ class Pager:
             FeedError: as `look`.
         """
         self._ask(draft)
-        if not len(draft.rows) and not self.complete(draft) and self.source.series.has_first_from:
+        is_empty = not (len(draft.rows) or draft.is_unsure or self.complete(draft))
+        if is_empty and self.source.series.has_first_from:
             self._check_empty(draft)
         draft.is_confirmed = True
         return draft
@@ -104,3 +105,4 @@ class Pager:
             span, lambda rows, at_ms: draft.take(rows, at_ms, reaches_present=reaches)
         )
         self.edges.note(draft.rows)
+        draft.accept_last(self.edges.last_ms)

@@ -38,14 +38,11 @@ def assert_true(draft):
 
 @given(st.lists(st.tuples(st.integers(0, 13 * MINUTE), st.integers(0, 5 * MINUTE)), max_size=12))
 def test_values_of_a_forming_bar_are_never_final(moments):
-    """Whatever late data answers show, unless three show the same."""
-    draft, shown = Draft(BARS, WINDOW), {}
+    """However late the data are that answers show, and however often the same."""
+    draft = Draft(BARS, WINDOW)
     for at_ms, late_ms in moments:
-        data_ms = max(at_ms - late_ms, 0)
-        forming = data_ms - data_ms % MINUTE
-        shown[forming] = shown.get(forming, 0) + 1
-        if shown[forming] < 3 or forming >= WINDOW.stop:
-            draft.take(seen_at(data_ms), at_ms, reaches_present=True)
+        draft.take(seen_at(max(at_ms - late_ms, 0)), at_ms, reaches_present=True)
+        draft.accept_last(None)
     assert_true(draft)
     page = draft.page(None)
     if page is not None:
@@ -73,14 +70,21 @@ def test_without_a_later_row_a_bar_is_final_when_it_has_settled(age, kept):
     assert len(draft.rows) == kept
 
 
-def test_at_the_present_three_answers_must_have_the_newest_bar_alike():
+def test_at_the_present_the_last_bar_must_be_known_for_the_last_and_three_times_alike():
     draft = Draft(BARS, WINDOW)
-    late = WINDOW.stop + SETTLING_MS
-    for kept in (9, 9, 10):
-        assert draft.page(None) is None or draft.page(None).window.stop == 9 * MINUTE
+    late, last = WINDOW.stop + SETTLING_MS, WINDOW[-1]
+    for _ in range(3):
+        draft.accept_last(last)
+        assert draft.is_unsure == (draft.answers > 0)
+        assert draft.page(None) is None or draft.page(None).window.stop == last
         draft.take(bars(WINDOW), late, reaches_present=True)
-        assert len(draft.rows) == kept
-    assert draft.page(None).window == WINDOW
+    for known in (None, WINDOW[-2]):
+        draft.accept_last(known)
+        assert draft.page(known).stamps[-1] == WINDOW[-2]
+    draft.accept_last(last)
+    assert not draft.is_unsure
+    assert draft.page(last).window == WINDOW
+    assert_true(draft)
 
 
 def test_an_answer_that_contradicts_is_not_taken():
