@@ -156,4 +156,4 @@ def _sentence(report: LeakReport) -> str:
     )
     if report.clean:
         return f"{tried}: none of {len(report.outputs)} outputs changed before it."
-    return f"{tried}: {len(report.leaks)} findings."
+    return f"{tried}: {len(report.leaks)} finding{'s' * (len(report.leaks) != 1)}."

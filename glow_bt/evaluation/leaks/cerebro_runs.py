@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -195,6 +196,8 @@ def _owned(owner: Any, prefix: str) -> Iterator[tuple[Any, str]]:  # noqa: ANN40
             members = value if isinstance(value, list | tuple) else ()
             attributes |= {id(member): f"{key}[{place}]" for place, member in enumerate(members)}
     for child in children:
-        name = prefix + attributes.get(id(child), type(child).__name__)
+        # Backtrader numbers some classes as it makes them, anew in each run.
+        kind = re.sub(r"_\d+$", "", type(child).__name__)
+        name = prefix + attributes.get(id(child), kind)
         yield child, name
         yield from _owned(child, f"{name}.")

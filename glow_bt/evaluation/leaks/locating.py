@@ -21,6 +21,7 @@ __all__ = ["late_reads", "locate"]
 _BARS_UNTIL_IT_ACTS = 30
 _MOST_LOCATED = 24
 _DRAWS = 4
+_SHOWN = {"cut off": "the future cut off", "another": "another future"}
 
 Found = Mapping[str, tuple[int, Experiment]]
 Recordings = dict[tuple[Experiment, int], tuple[LineTracer, LineTracer]]
@@ -53,7 +54,7 @@ def locate(laboratory: Laboratory, found: Found, watches: Mapping[str, Watch]) -
                 stamp=laboratory.bars.index[row],
                 ahead=None if reach is None else reach - row,
                 to_end=reach == last,
-                how=f"future {experiment.how}",
+                how=_SHOWN[experiment.how],
                 mode=experiment.mode,
                 where=where,
             )

@@ -90,7 +90,9 @@ def _of_rows(
 ) -> tuple[bool, tuple[float, ...]]:
     size = 0 if isinstance(values, np.ndarray) and not values.ndim else len(values)
     if size == known.num_bars or size > known.last:
-        missing = max(known.num_bars - size, 0)  # a window's first values are left out
+        # Windows leave out the first bars; a list that grows still lacks the last.
+        grows = isinstance(values, list)
+        missing = 0 if grows else max(known.num_bars - size, 0)
         return True, _numbers([values[row] for row in known.rows if row <= known.last - missing])
     if size > _MOST_ITEMS:
         return True, _numbers([values[row] for row in known.rows if row < size])

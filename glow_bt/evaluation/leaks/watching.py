@@ -18,7 +18,7 @@ import backtrader as bt
 
 from glow_bt.evaluation.leaks.target import CodeLine, Target
 
-__all__ = ["LateRead", "Watch", "watch_line"]
+__all__ = ["LateRead", "Watch", "watch_lines"]
 
 _BACKTRADER = str(Path(bt.__file__).parent)
 
@@ -97,23 +97,17 @@ class _WatchedArray(array):  # type: ignore[type-arg]
         return values
 
 
-def watch_line(line: Any, what: str, watch: Watch) -> None:  # noqa: ANN401
-    """Have a line's reads noted from now on.
+def watch_lines(owner: Any, what: str, watch: Watch) -> None:  # noqa: ANN401
+    """Have the reads of a feed's or an indicator's lines noted from now on.
 
     Args:
-        line: a Backtrader line buffer, full or still empty.
-        what: its name.
-        watch: where they are noted.
+        owner: the feed or indicator; its lines may be full or still empty.
+        what: stands before the names of its lines.
+        watch: where reads are noted.
     """
-    watched = _WatchedArray("d", line.array)
-    watched.line, watched.watch, watched.what = line, watch, what
-    line.array = watched
-
-
-def watch_lines(owner: Any, what: str, watch: Watch) -> None:  # noqa: ANN401
-    """Do so for all lines of a feed or an indicator."""
-    names: Iterable[str] = (
-        owner.getlinealiases() if hasattr(owner, "getlinealiases") else ("line",)
-    )
+    named = hasattr(owner, "getlinealiases")
+    names: Iterable[str] = owner.getlinealiases() if named else ("line",)
     for line, name in zip(owner.lines, names, strict=False):
-        watch_line(line, f"{what}{name}", watch)
+        watched = _WatchedArray("d", line.array)
+        watched.line, watched.watch, watched.what = line, watch, f"{what}{name}"
+        line.array = watched
