@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/.installed-peers
 CODE   := glow_bt strategies datafeeds tests
 
-.PHONY: demo test check fix format-check lint types imports cov results results-risk bench bench-speed bench-density bench-risk wheel clean
+.PHONY: demo test check fix format-check lint types imports cov results results-risk bench bench-speed bench-density bench-risk soak wheel clean
 
 demo: $(STAMP)
 	$(BIN)/glow-bt demo --out results/demo --overwrite
@@ -73,6 +73,14 @@ bench-risk: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.select_settings $(BTC_BARS) > benchmarks/risk/select_settings.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.portfolio $(if $(PERPETUALS),--perpetuals "$(PERPETUALS)")
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk.fidelity $(if $(BTC_BARS),--btc "$(BTC_BARS)")
+
+# How the feed stands faults, kills, drops and load; about half an hour.
+soak: $(STAMP)
+	$(BIN)/python -m tests.datafeeds.fault_study
+	$(BIN)/python -m tests.datafeeds.kill_study
+	$(BIN)/python -m tests.datafeeds.live_study
+	for latency in 0 0.1 0.25; do $(BIN)/python -m tests.datafeeds.load_study rate --latency $$latency; done
+	$(BIN)/python -m tests.datafeeds.load_study memory
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

@@ -12,6 +12,7 @@ import glow_bt
 from glow_bt.cli.adapt import adapt
 from glow_bt.cli.data import data
 from glow_bt.cli.fetch import fetch
+from glow_bt.cli.keys import keys
 from glow_bt.cli.microstructure import microstructure
 from glow_bt.cli.options import ExampleGroup
 from glow_bt.cli.paper import paper
@@ -57,6 +58,7 @@ _COMMANDS = (
     simulate,
     paper,
     microstructure,
+    keys,
     report,
     verify,
 )

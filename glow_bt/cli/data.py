@@ -33,6 +33,13 @@ ALSO = {"funding": "funding_rate", "open-interest": "open_interest", "mark": "ma
 _COLUMNS = ("funding_rate", "open_interest")
 
 
+def _seed_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --seed, which every command takes."""
+    return click.option(
+        "--seed", type=int, default=0, help="Accepted for uniformity; nothing is random."
+    )(function)
+
+
 def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --store."""
     return click.option(
@@ -58,8 +65,9 @@ def data() -> None:
 
 @data.command("ls", cls=ExampleCommand, examples=("glow-bt data ls --store bars",))
 @store_option
+@_seed_option
 @output_options
-def _ls(store: Path | None, as_json: bool) -> None:
+def _ls(store: Path | None, seed: int, as_json: bool) -> None:
     """List what is stored, and what the exchange lacked of it."""
     from glow_bt.cli.output import print_series
 
@@ -73,8 +81,9 @@ def _ls(store: Path | None, as_json: bool) -> None:
 
 @data.command("check", cls=ExampleCommand, examples=("glow-bt data check --store bars",))
 @store_option
+@_seed_option
 @output_options
-def _check(store: Path | None, as_json: bool) -> None:
+def _check(store: Path | None, seed: int, as_json: bool) -> None:
     """Read every stored file and name what is damaged; exit code 1 if anything is."""
     shelf = _existing(store)
     damages = [(key, damage) for key in shelf.list() for damage in shelf.check(key)]
@@ -150,6 +159,7 @@ def _repair(store: Path | None, base_url: str | None, seed: int, as_json: bool) 
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @store_option
+@_seed_option
 @output_options
 def _export(
     symbol: str,
@@ -160,6 +170,7 @@ def _export(
     out: Path,
     overwrite: bool,
     store: Path | None,
+    seed: int,
     as_json: bool,
 ) -> None:
     """Write stored bars as one CSV or Parquet file, with funding and open interest joined."""

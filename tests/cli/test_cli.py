@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,14 +59,23 @@ def workplace(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", sorted(app.commands))
-def test_every_command_has_help_with_an_example(command, capsys):
-    assert call(command, "--help") == 0
+def commands_of(group, path=()):
+    """Yield the words that call each command, those of its groups before it."""
+    for name, command in sorted(group.commands.items()):
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands_of(command, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(commands_of(app)), ids=" ".join)
+def test_every_command_has_help_with_an_example(words, capsys):
+    assert call(*words, "--help") == 0
     text = capsys.readouterr().out
     assert "Example:" in text
-    assert f"\n  glow-bt {command} " in f"{text} ".replace("\n", " \n")
-    assert "--json" in text
-    assert "--seed" in text
+    assert f"\n  glow-bt {' '.join(words)} " in f"{text} ".replace("\n", " \n")
+    if "Commands:" not in text:
+        assert "--json" in text
+        assert "--seed" in text
 
 
 def test_the_families_of_flows_can_be_chosen_wherever_a_model_is_trained():
