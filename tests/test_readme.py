@@ -17,6 +17,8 @@ from glow_bt.evaluation.results_index import results_table
 from glow_bt.evaluation.risk_index import risk_tables
 from glow_bt.ohlcv import write_bars
 from glow_bt.training import TrainConfig, train
+from tests.datafeeds.live_exchange import LiveExchange, naive
+from tests.datafeeds.random_bars import make_bars
 from tests.models import small_artifact, unseen_bars
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +63,31 @@ def test_the_risk_example_runs_as_written(tmp_path, monkeypatch, capsys):
     var, shortfall, probability = map(float, capsys.readouterr().out.split())
     assert shortfall < 0 > var
     assert 0 < probability < 0.5
+
+
+def test_the_live_example_runs_as_written(tmp_path, monkeypatch, capsys):
+    code = re.search(r"<!-- example: live -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    bars = make_bars(400, "min")
+    with LiveExchange(bars, 150) as exchange:
+        # Against a server of ours, and with an end.
+        where = "history=100, client=CLIENT, stream_url=URL, clock=CLOCK, todate=LAST"
+        (tmp_path / "example.py").write_text(code.replace("history=100", where), encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+        ours = {
+            "CLIENT": exchange.client,
+            "URL": exchange.sockets.url,
+            "CLOCK": exchange.clock,
+            "LAST": naive(bars.index[170]),
+        }
+        runpy.run_path("example.py", init_globals=ours)
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line for line in lines if line[:4].isdigit()]
+    told = [line for line in lines if not line[:4].isdigit()]
+    assert told[:2] == ["DELAYED", "LIVE"]
+    expected = [f"{naive(stamp)} {close}" for stamp, close in bars["close"].items()]
+    first = expected.index(shown[0])
+    assert shown == expected[first:171]
+    assert len(shown) > 100
 
 
 def test_the_risk_tables_are_those_of_the_committed_reports():
