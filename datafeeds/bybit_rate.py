@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
@@ -14,24 +12,21 @@ from glow_bt.errors import ConfigError
 
 __all__ = ["RateLimiter"]
 
-_SLACK = 1.05
+_SLACK = 1.01
 _FIRST_PAUSE = 1.0
 
 
 class RateLimiter:
-    """Hands out so many permits in any second to any number of threads.
+    """Hands out permits at even distances to any number of threads.
 
-    Those of a second may be had at once, as exchanges count them. When the exchange says that it
-    was asked too often, nobody gets one for a while: until the moment that it names, else for a
-    time that doubles from 1 s on while it goes on saying so; after that they come at even
-    distances.
+    When the exchange says that it was asked too often, nobody gets one for a while: until the
+    moment that it names, else for a time that doubles from 1 s on while it goes on saying so.
 
-    The second is 5 % longer than a second: an exchange counts arrivals, and one that is late
-    falls into the next.
+    Permits are 1 % further apart than the limit asks for: an exchange counts arrivals, and one
+    that is late makes the distance to the next shorter.
 
     Args:
-        per_second: permits a second; below 1 there is one in so many seconds; infinity: no
-            waiting, not even when asked to slow down.
+        per_second: permits a second; infinity: no waiting, not even when asked to slow down.
         longest_pause: in seconds.
         clock: seconds since any fixed moment.
         draw: a number from [0, 1), for the pauses' jitter.
@@ -50,14 +45,11 @@ class RateLimiter:
     ) -> None:
         if not per_second > 0:
             raise ConfigError(f"expected requests_per_second above 0, found {per_second}")
-        at_once = max(int(per_second), 1) if per_second < math.inf else 1
-        self._window = _SLACK * at_once / per_second
-        self._longest = longest_pause if self._window else 0.0
-        # When the last of them were given, oldest first.
-        self._given = deque([-math.inf] * at_once, maxlen=at_once)
+        self._distance = _SLACK / per_second
+        self._longest = longest_pause if self._distance else 0.0
         self._clock, self._draw = clock, draw
         self._lock = threading.Lock()
-        self._resume = -math.inf
+        self._next = self._resume = -float("inf")
         self._complaints = 0
 
     def acquire(self, stop: threading.Event | None = None) -> None:
@@ -73,8 +65,8 @@ class RateLimiter:
         while True:
             with self._lock:
                 now = self._clock()
-                slot = max(self._given[0] + self._window, self._resume, now)
-                self._given.append(slot)
+                slot = max(self._next, self._resume, now)
+                self._next = slot + self._distance
             if waiter.wait(slot - now) if slot > now else waiter.is_set():
                 raise CancelledError
             with self._lock:
@@ -98,9 +90,6 @@ class RateLimiter:
                 seconds *= (1.0 + self._draw()) / 2.0
             pause = min(max(seconds, 0.0), self._longest)
             self._resume = max(self._resume, now + pause)
-            distance = self._window / len(self._given)
-            for ago in range(len(self._given), 0, -1):
-                self._given.append(self._resume - ago * distance)
             return pause
 
     def recover(self) -> None:

@@ -19,56 +19,33 @@ class Hand:
         return self.now
 
 
-def test_no_second_has_more_permits_whoever_takes_them():
-    limiter = RateLimiter(20.0)
+def test_permits_to_many_threads_keep_their_distance():
+    limiter = RateLimiter(100.0)
 
     def take(_):
         limiter.acquire()
         return time.monotonic()
 
     with ThreadPoolExecutor(8) as pool:
-        moments = np.sort(list(pool.map(take, range(50))))
+        moments = np.sort(list(pool.map(take, range(40))))
     # A thread may see its permit late, never early; lateness of the first makes a span shorter.
     late = 0.05
-    assert (moments[20:] - moments[:-20]).min() >= 1.0 - late
-    assert moments[19] - moments[0] < 0.5
+    assert moments[-1] - moments[0] >= 39 * 0.01 - late
+    assert (moments[20:] - moments[:-20]).min() >= 20 * 0.01 - late
 
 
 def test_idle_time_is_not_saved_up():
-    hand = Hand()
-    limiter = RateLimiter(5.0, clock=hand)
-    for _ in range(5):
-        limiter.acquire()
-    hand.now += 1000.0
-    for _ in range(5):
-        limiter.acquire()
-    hand.now += 0.9
-    stop = threading.Event()
-    threading.Timer(0.01, stop.set).start()
-    with pytest.raises(CancelledError):
-        limiter.acquire(stop)
-
-
-def test_a_limit_below_one_a_second_is_one_in_so_many():
-    hand = Hand()
-    limiter = RateLimiter(0.25, clock=hand)
+    limiter = RateLimiter(50.0)
+    limiter.acquire()
+    time.sleep(0.1)
+    started = time.monotonic()
     for _ in range(3):
         limiter.acquire()
-        hand.now += 4.2 + 1e-9
-
-
-def test_after_a_pause_permits_come_at_even_distances():
-    limiter = RateLimiter(20.0)
-    limiter.slow_down(0.1)
-    moments = []
-    for _ in range(5):
-        limiter.acquire()
-        moments.append(time.monotonic())
-    assert moments[-1] - moments[0] >= 4 * 0.05 - 0.02
+    assert time.monotonic() - started >= 2 * 0.02
 
 
 def test_a_pause_stops_those_who_wait_already():
-    limiter = RateLimiter(1.0)
+    limiter = RateLimiter(4.0)
     limiter.acquire()
     got = []
     waiting = threading.Thread(target=lambda: (limiter.acquire(), got.append(time.monotonic())))
