@@ -46,6 +46,14 @@ class PolicyParams:
         es_budget: loss, as a fraction of equity, that the expected shortfall may amount to;
             None for no such limit.
         error_margin: standard errors of the VaR that are added to it; 0 takes it as it is.
+        use_filter: whether the likelihood counts. If not, confidence is 1 at every bar and none
+            is left out.
+        use_direction: whether the direction counts. If not, it is 1 (long) at every bar.
+        constant_limit: |exposure| that stands for the limits that VaR and expected shortfall set,
+            up to the leverage cap; None for theirs.
+
+    The last three take a part out of the decision, to see what it adds. A bar of which the model
+    says nothing (NaN) is flat all the same.
     """
 
     risk_budget: float = 0.02
@@ -55,9 +63,12 @@ class PolicyParams:
     cost_rate: float = 0.0
     es_budget: float | None = None
     error_margin: float = 1.0
+    use_filter: bool = True
+    use_direction: bool = True
+    constant_limit: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("risk_budget", "leverage_cap", "es_budget"):
+        for name in ("risk_budget", "leverage_cap", "es_budget", "constant_limit"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"expected {name} above 0, found {value}; 0.02 is 2 % of equity")
@@ -94,6 +105,7 @@ def var_exposure_limit(
     (e^|var| - 1) / |var| budgets, 1.015 at |var| = 3 %.
 
     A VaR or a shortfall above zero is no loss of a long but one of a short: its size counts.
+    A constant_limit takes the place of the budgets.
 
     Args:
         var: lower quantile of the log return that the model forecasts, such as -0.031.
@@ -116,12 +128,12 @@ def var_exposure_limit(
             )
         loss += params.error_margin * var_error
     limit = _affordable(params.risk_budget, loss, params.leverage_cap)
-    if params.es_budget is None:
+    if params.es_budget is not None:
+        within_shortfall = _affordable(params.es_budget, abs(cvar), params.leverage_cap)
+        limit = math.nan if math.isnan(within_shortfall) else min(limit, within_shortfall)
+    if math.isnan(limit) or params.constant_limit is None:
         return limit
-    within_shortfall = _affordable(params.es_budget, abs(cvar), params.leverage_cap)
-    if math.isnan(limit) or math.isnan(within_shortfall):
-        return math.nan
-    return min(limit, within_shortfall)
+    return min(params.constant_limit, params.leverage_cap)
 
 
 def _affordable(budget: float, loss: float, cap: float) -> float:
@@ -173,6 +185,10 @@ def target_exposure(
     limit = var_exposure_limit(var, params, cvar=cvar, var_error=var_error)
     if any(math.isnan(value) for value in (direction, confidence, in_distribution, limit)):
         return 0.0
+    if not params.use_filter:
+        confidence = in_distribution = 1.0
+    if not params.use_direction:
+        direction = 1.0
     if not in_distribution or (params.long_only and direction < 0.0):
         return 0.0
     return usable_exposure(direction * confidence * limit, params)
@@ -201,7 +217,9 @@ def entry_exposure(
         0 or more; 0 outside the filter or with any NaN.
     """
     limit = var_exposure_limit(var, params, cvar=cvar, var_error=var_error)
-    if math.isnan(in_distribution) or math.isnan(limit) or not in_distribution:
+    if math.isnan(in_distribution) or math.isnan(limit):
+        return 0.0
+    if params.use_filter and not in_distribution:
         return 0.0
     return max(usable_exposure(limit, params) - max(held, 0.0), 0.0)
 

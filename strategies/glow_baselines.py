@@ -1,4 +1,4 @@
-"""What the GLOW strategy has to beat: the market, and the market at constant risk."""
+"""What the GLOW strategy has to beat: the market, the market at constant risk, its own parts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import backtrader as bt
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.parameters import refuse_unknown
-from glow_bt.errors import ConfigError
-from glow_bt.policy import usable_exposure
+from glow_bt.bt.stamps import from_index
+from glow_bt.errors import ConfigError, DataError
+from glow_bt.policy import PolicyParams, target_exposure, usable_exposure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BuyAndHold", "RealisedVolatility", "VolatilityTarget"]
+__all__ = ["BuyAndHold", "RealisedVolatility", "ScoredGlow", "VolatilityTarget"]
+
+_SCORES = ("direction", "confidence", "in_distribution", "var", "cvar", "var_error")
 
 
 class BuyAndHold(ExposureStrategy):
@@ -75,6 +79,85 @@ class VolatilityTarget(ExposureStrategy):
         realised = next(v.lines.volatility[0] for v in self.volatility if v.data is data)
         exposure = self.p.target_volatility / realised if realised > 0.0 else math.inf
         return usable_exposure(exposure, self.policy)
+
+
+class ScoredGlow(ExposureStrategy):
+    """Decides as `GlowStrategy` does, on scores of one feed that were worked out before.
+
+    With a part of the decision taken out it shows what that part adds: see use_filter,
+    use_direction and constant_limit of `glow_bt.policy.PolicyParams`. A bar without scores is
+    flat.
+
+    Args:
+        scores: frame by bar open: direction, confidence, in_distribution, var, cvar, var_error.
+        random_direction: seed of a fair coin that gives a direction of 1 or -1 instead of the
+            model's, where the model gives one; None for the model's.
+        toss_every: bars of the frame until the coin is tossed anew.
+        long_only: see `glow_bt.policy.PolicyParams`; so for the rest.
+
+    Raises:
+        ConfigError: if there are no scores or a setting cannot work.
+        DataError: if the scores lack a column.
+    """
+
+    params: ClassVar[Any] = (
+        ("scores", None),
+        ("random_direction", None),
+        ("toss_every", 1),
+        ("long_only", PolicyParams.long_only),
+        ("risk_budget", PolicyParams.risk_budget),
+        ("es_budget", PolicyParams.es_budget),
+        ("error_margin", PolicyParams.error_margin),
+        ("use_filter", PolicyParams.use_filter),
+        ("use_direction", PolicyParams.use_direction),
+        ("constant_limit", PolicyParams.constant_limit),
+    )
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        scores = _checked_scores(self.p.scores)
+        direction = scores["direction"].to_numpy()
+        if self.p.random_direction is not None:
+            tossed = _tosses(len(scores), self.p.toss_every, self.p.random_direction)
+            direction = np.where(np.isnan(direction), np.nan, tossed)
+        table = np.column_stack([direction, scores[list(_SCORES[1:])]])
+        stamps = from_index(pd.DatetimeIndex(scores.index))
+        self._scores: dict[float, list[float]] = dict(
+            zip(stamps.tolist(), table.tolist(), strict=True)
+        )
+
+    def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
+        """Return the policy's exposure for the scores of the current bar."""
+        scores = self._scores.get(data.datetime[0])
+        if scores is None:
+            return 0.0
+        direction, confidence, inside, var, cvar, var_error = scores
+        return target_exposure(
+            direction, confidence, inside, var, self.policy, cvar=cvar, var_error=var_error
+        )
+
+
+def _checked_scores(scores: object) -> pd.DataFrame:
+    if not isinstance(scores, pd.DataFrame):
+        raise ConfigError(
+            f"expected scores=<frame of scores by bar open>, found {type(scores).__name__}; "
+            "score the bars first, or use GlowStrategy"
+        )
+    missing = [name for name in _SCORES if name not in scores]
+    if missing:
+        raise DataError(
+            f"expected scores with columns {', '.join(_SCORES)}, found none of "
+            f"{', '.join(missing)}; add them"
+        )
+    return scores
+
+
+def _tosses(count: int, every: int, seed: int) -> npt.NDArray[np.float64]:
+    """Return (count,) 1 or -1, tossed anew after every so many."""
+    if every < 1:
+        raise ConfigError(f"expected toss_every of at least 1 bar, found {every}")
+    tosses = np.random.default_rng(seed).choice([-1.0, 1.0], size=math.ceil(count / every))
+    return np.repeat(tosses, every)[:count]
 
 
 class RealisedVolatility(bt.Indicator):

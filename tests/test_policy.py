@@ -39,6 +39,13 @@ policies = st.builds(
     es_budget=st.none() | st.floats(1e-4, 0.5),
     error_margin=st.floats(0.0, 4.0),
 )
+reduced_policies = st.builds(
+    replace,
+    policies,
+    use_filter=st.booleans(),
+    use_direction=st.booleans(),
+    constant_limit=st.none() | st.floats(1e-3, 20.0),
+)
 # Products and quotients of a few floats.
 ROUNDING = 1.0 + 1e-12
 
@@ -330,3 +337,36 @@ def test_rounding_never_adds_and_leaves_less_than_a_step(size, step):
 def test_settings_that_cannot_work_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         PolicyParams(**setting)
+
+
+def test_without_the_filter_the_likelihood_does_not_count():
+    params = replace(DEFAULTS, use_filter=False)
+    whole = target_exposure(0.5, 1.0, 1.0, -0.04, DEFAULTS)
+    assert target_exposure(0.5, 0.2, 0.0, -0.04, params) == whole == 0.25
+    assert target_exposure(0.5, 0.2, 0.0, -0.04, DEFAULTS) == 0.0
+    assert entry_exposure(0.0, -0.04, 0.1, params) == pytest.approx(0.4)
+
+
+def test_without_the_direction_every_bar_is_long():
+    params = replace(DEFAULTS, use_direction=False, long_only=True)
+    for direction in (-1.0, 0.0, 0.3):
+        assert target_exposure(direction, 0.5, 1.0, -0.04, params) == 0.25
+    assert target_exposure(0.3, 0.5, 0.0, -0.04, params) == 0.0
+
+
+@pytest.mark.parametrize("var", [-0.5, -0.04, 0.0, -math.inf])
+def test_a_constant_limit_stands_for_that_of_var_up_to_the_cap(var):
+    assert var_exposure_limit(var, replace(DEFAULTS, constant_limit=0.6)) == 0.6
+    assert var_exposure_limit(var, replace(DEFAULTS, constant_limit=6.0)) == 1.0
+
+
+@given(params=reduced_policies, which=st.integers(0, 3))
+def test_a_bar_of_which_the_model_says_nothing_is_flat_whatever_is_left_out(params, which):
+    known = [0.5, 0.5, 1.0, -0.02]
+    known[which] = NAN
+    assert target_exposure(*known, params, cvar=-0.03) == 0.0
+
+
+def test_a_constant_limit_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="constant_limit above 0"):
+        PolicyParams(constant_limit=0.0)

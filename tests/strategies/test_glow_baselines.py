@@ -1,11 +1,15 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from glow_bt.bt import BybitPerpetual, GlowRecorder
 from glow_bt.bt.ledger import AccountLedger
-from glow_bt.errors import ConfigError
-from strategies.glow_baselines import BuyAndHold, RealisedVolatility, VolatilityTarget
+from glow_bt.errors import ConfigError, DataError
+from glow_bt.scoring import Scorer
+from strategies.glow_baselines import BuyAndHold, RealisedVolatility, ScoredGlow, VolatilityTarget
+from strategies.glow_strategy import GlowStrategy
 from tests.bt.market import cerebro_over, random_bars, run_strategy
+from tests.models import small_artifact, unseen_bars
 
 BARS = random_bars(200, seed=7)
 CASH = 10_000.0
@@ -117,3 +121,84 @@ def test_settings_that_cannot_work_are_refused(setting, message):
 def test_realised_volatility_refuses_what_it_does_not_know():
     with pytest.raises(ConfigError, match="did you mean 'lookback'"):
         RealisedVolatility(cerebro_over(BARS).datas[0], look_back=5)
+
+
+UNSEEN = unseen_bars(150)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    scorer = Scorer(small_artifact())
+    scored = scorer.score(UNSEEN)
+    errors = scorer.var_error(UNSEEN.index.as_unit("ns").asi8, UNSEEN.to_numpy())
+    return scored.assign(var_error=errors)
+
+
+def sizes_of(run):
+    return run.analyzers.ledger.fills()[["created", "size"]].reset_index(drop=True)
+
+
+POLICY = {"risk_budget": 0.05, "dead_band": 0.02, "cost_rate": 1e-4}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"long_only": True}, {"es_budget": 0.03, "error_margin": 2.0}], ids=str
+)
+def test_scores_that_are_given_are_traded_as_the_model_itself_is(scores, settings):
+    own = run_baseline(GlowStrategy, UNSEEN, model=small_artifact(), **POLICY, **settings)
+    given = run_baseline(ScoredGlow, UNSEEN, scores=scores, **POLICY, **settings)
+    fills = sizes_of(own)
+    assert len(fills) > 10
+    pd.testing.assert_frame_equal(sizes_of(given), fills, rtol=1e-9)
+
+
+def target_of(scores, **settings):
+    """The exposures of a strategy that trades every change, by the bar they are wanted at."""
+    run = run_baseline(ScoredGlow, UNSEEN, scores=scores, dead_band=0.0, **settings)
+    return states_of(run)["exposure"].shift(-1)
+
+
+def test_left_out_parts_leave_the_product_of_the_others(scores):
+    sized = {"constant_limit": 0.5, "error_margin": 0.0}
+    alone = {"use_filter": False, "use_direction": False}
+    held = target_of(scores, **sized, **alone)
+    known = scores["var"].notna()
+    # The price moves until the fill's bar has closed.
+    assert held[known].dropna().between(0.47, 0.53).all()
+    assert (held[~known].iloc[:-1] == 0.0).all()
+    directed = target_of(scores, **sized, use_filter=False)
+    wanted = 0.5 * scores["direction"]
+    np.testing.assert_allclose(directed[known].dropna(), wanted[known].iloc[:-1], atol=0.03)
+
+
+def test_a_random_direction_is_a_coin_tossed_now_and_then(scores):
+    settings = {"use_filter": False, "constant_limit": 0.5, "toss_every": 5}
+    held = target_of(scores, random_direction=1, **settings)
+    again = target_of(scores, random_direction=1, **settings)
+    other = target_of(scores, random_direction=2, **settings)
+    pd.testing.assert_series_equal(held, again)
+    known = scores["var"].notna().to_numpy() & held.notna().to_numpy()
+    signs = np.sign(held.to_numpy())[known]
+    assert (np.sign(other.to_numpy())[known] != signs).any()
+    assert set(signs) == {-1.0, 1.0}
+    rows = np.arange(len(scores))[known]
+    changes = rows[1:][np.diff(signs) != 0]
+    assert len(changes) > 5
+    assert (changes % 5 == 0).all()
+    assert (target_of(scores, random_direction=1, long_only=True, **settings).dropna() >= 0).all()
+
+
+def test_bars_without_scores_are_flat(scores):
+    run = run_baseline(ScoredGlow, UNSEEN, scores=scores.iloc[:140], use_direction=False)
+    states = states_of(run)
+    assert (states["exposure"].iloc[141:] == 0.0).all()
+    assert (states["exposure"].iloc[120:140] != 0.0).any()
+
+
+def test_scores_that_cannot_be_traded_are_refused(scores):
+    with pytest.raises(ConfigError, match=r"scores=<frame .*found NoneType"):
+        run_baseline(ScoredGlow, UNSEEN)
+    with pytest.raises(DataError, match="found none of var_error"):
+        run_baseline(ScoredGlow, UNSEEN, scores=scores.drop(columns="var_error"))
+    with pytest.raises(ConfigError, match="toss_every of at least 1"):
+        run_baseline(ScoredGlow, UNSEEN, scores=scores, random_direction=0, toss_every=0)
