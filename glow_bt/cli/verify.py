@@ -46,7 +46,7 @@ _PIPED_WIDTH = 160
     "cut_points",
     type=click.IntRange(min=1),
     help="Bars after which the future is taken away. [default: 60 for a function, 40 for an "
-    "indicator, 30 for a strategy]",
+    "indicator, 24 for a strategy]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all chance.")
 @output_options

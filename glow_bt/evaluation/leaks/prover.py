@@ -21,7 +21,7 @@ from glow_bt.ohlcv import validate_bars
 
 __all__ = ["CUT_POINTS", "verify"]
 
-CUT_POINTS = {"function": 60, "indicator": 40, "strategy": 30}
+CUT_POINTS = {"function": 60, "indicator": 40, "strategy": 24}
 
 Progress = Callable[[int, int], None]
 
@@ -63,7 +63,9 @@ def verify(
     bars = validate_bars(bars)
     count = CUT_POINTS[target.kind] if cut_points is None else cut_points
     if count < 1:
-        raise ConfigError(f"expected at least 1 cut point, found {count}; leave it out for 40")
+        raise ConfigError(
+            f"expected at least 1 cut point, found {count}; leave it out for the default"
+        )
     if len(bars) < 3:
         raise TooFewBarsError(3, len(bars), "taking away the future")
     laboratory = Laboratory(runner_of(target), bars, seed)
