@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from glow_bt.errors import ConfigError, DataError, TooFewBarsError
 from glow_bt.statistics import MEASURES, account, measures
 
-__all__ = ["Performance", "daily_returns", "performance"]
+__all__ = ["Performance", "bar_returns", "daily_returns", "performance"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,26 @@ def performance(
         log_growth=log_growth,
     )
     return Performance(n_bars=len(equity), **{name: float(found[name]) for name in MEASURES})
+
+
+def bar_returns(
+    equity: pd.Series[float], *, starting_equity: float | None = None
+) -> NDArray[np.float64]:
+    """Return the simple return of each bar, (N,).
+
+    Args:
+        equity: (N,) account value at each bar's close, in time order.
+        starting_equity: account value before the first bar. Default: the first value.
+
+    Raises:
+        ConfigError: if starting_equity is not a positive number.
+        DataError: if a value is NaN or infinite or stamps are not in order.
+        TooFewBarsError: if there is no bar.
+    """
+    _check_series(equity, "equity")
+    if equity.empty:
+        raise TooFewBarsError(1, 0, "returns")
+    return _simple_returns(_with_start(equity, starting_equity))
 
 
 def daily_returns(

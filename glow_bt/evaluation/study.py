@@ -13,12 +13,16 @@ import pandas as pd
 from glow_bt.artifact import Artifact
 from glow_bt.bt import BybitPerpetual
 from glow_bt.errors import DataError, TooFewBarsError
+from glow_bt.evaluation.ablations import scores_with_errors
 from glow_bt.evaluation.backtest import BacktestResult, run_backtest
+from glow_bt.evaluation.density_metrics import density_metrics
 from glow_bt.evaluation.metrics import performance
+from glow_bt.evaluation.regime_metrics import regime_metrics
+from glow_bt.evaluation.study_statistics import DRAWS, study_statistics
 from glow_bt.evaluation.walk_forward import FoldModel
 from glow_bt.ohlcv import BAR_COLUMNS, periods_per_year, validate_bars
 from glow_bt.risk import christoffersen_test, kupiec_test, quantile_loss
-from glow_bt.scoring import SCORE_COLUMNS, Model, Scorer, open_scorer
+from glow_bt.scoring import SCORE_COLUMNS, BarScorer, Model, Scorer, open_scorer
 
 __all__ = ["VAR_LEVELS", "Contender", "Study", "run_study", "unseen_span", "var_metrics"]
 
@@ -35,12 +39,15 @@ class Contender:
         params: its parameters, without the model and without start, the stamp of the first
             unseen bar, which every contender is given.
         uses_model: whether it takes model=.
+        uses_scores: whether it takes scores=, what the first contender's model said of the bars
+            (`glow_bt.scoring.SCORE_COLUMNS`, and var_error): an ablation of it.
     """
 
     name: str
     strategy: type[Any]
     params: Mapping[str, Any]
     uses_model: bool = False
+    uses_scores: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +105,15 @@ def run_study(
     *,
     cash: float = 100_000.0,
     slippage_bps: float = 1.0,
+    liquidity: str = "taker",
     leverage: float = 1.0,
+    num_trials: int = 1,
+    draws: int | None = DRAWS,
 ) -> Study:
     """Run every contender over the unseen bars, with costs, and measure.
+
+    One run goes over all test spans: positions are carried from fold to fold. Costs are fees,
+    slippage, and funding where the bars have a column funding_rate.
 
     Args:
         bars: the whole history; what the models were trained on is cut off.
@@ -109,49 +122,104 @@ def run_study(
             tested for its horizon and recalibrated as it is.
         cash: starting equity.
         slippage_bps: of the price, on every fill.
+        liquidity: which of the fees is paid, "taker" or "maker".
         leverage: largest position over equity that the broker takes.
+        num_trials: configurations that were tried before these models were chosen.
+        draws: of the bootstraps; None for no statistics.
 
     Returns:
-        Results and metrics: per contender performance and costs; of the model mean
-        log-likelihood (of the raw state), NLL and bits per dimension (of the scaled state, as
-        in training), share in distribution; per VaR level violations with Kupiec and
-        Christoffersen p-values.
+        Results and metrics: span; costs (what is charged); per contender performance and costs
+        paid; of the model mean log-likelihood (of the raw state), NLL and bits per dimension (of
+        the scaled state, as in training), share in distribution; per VaR level violations with
+        Kupiec and Christoffersen p-values; regimes (`glow_bt.evaluation.regime_metrics`);
+        density, against a baseline's (`glow_bt.evaluation.density_metrics`); statistics
+        (`glow_bt.evaluation.study_statistics`).
     """
     own = contenders[0].params
     risk = {name: own[name] for name in ("horizon", "recalibrate") if name in own}
     late = risk.get("horizon", 1) if risk.get("recalibrate") else 0
-    span = unseen_span(validate_bars(bars), models, late)
+    bars = validate_bars(bars)
+    span = unseen_span(bars, models, late)
     model = _model_of(models)
+    scorer = open_scorer(model, var_level=own.get("var_level", VAR_LEVELS[0]), **risk)
     start = span.index[_min_bars(models) + late - 1]
-    results = {}
+    account = _Account(cash, slippage_bps, liquidity, leverage)
+    results = _run_all(contenders, span, start, scorer, account)
+    states = results[contenders[0].name].states
+    yearly = periods_per_year(span)
+    metrics: dict[str, Any] = {
+        "span": {
+            "from": states.index[0].isoformat(),
+            "until": states.index[-1].isoformat(),
+            "bars": len(states),
+            "periods_per_year": yearly,
+        },
+        "costs": {
+            "liquidity": liquidity,
+            "fee": account.commission().p.commission,
+            "slippage_bps": slippage_bps,
+            "funding": "funding_rate" in span,
+        },
+        "strategies": {name: _measure(result, yearly, cash) for name, result in results.items()},
+        "model": _model_metrics(states, models),
+        "var": {str(level): var_metrics(span, model, level, **risk) for level in VAR_LEVELS},
+    }
+    if draws is not None:
+        recalibrate = bool(risk.get("recalibrate"))
+        metrics["regimes"] = regime_metrics(states, span, models)
+        metrics["density"] = density_metrics(bars, start, models, recalibrate=recalibrate)
+        metrics["statistics"] = study_statistics(
+            {name: result.states for name, result in results.items()},
+            periods_per_year=yearly,
+            starting_equity=cash,
+            num_trials=num_trials,
+            draws=draws,
+        )
+    return Study(results=results, latents=_latents(span.iloc[late:], models), metrics=metrics)
+
+
+@dataclass(frozen=True)
+class _Account:
+    """What every contender starts with and pays."""
+
+    cash: float
+    slippage_bps: float
+    liquidity: str
+    leverage: float
+
+    def commission(self) -> BybitPerpetual:
+        return BybitPerpetual(leverage=self.leverage, liquidity=self.liquidity)
+
+
+def _run_all(
+    contenders: Sequence[Contender],
+    span: pd.DataFrame,
+    start: pd.Timestamp,
+    scorer: BarScorer,
+    account: _Account,
+) -> dict[str, BacktestResult]:
+    """Run one contender after the other; ablations take the scores of the first."""
+    results: dict[str, BacktestResult] = {}
+    scores: pd.DataFrame | None = None
     for contender in contenders:
         params = {**contender.params, "start": start}
         if contender.uses_model:
-            params["model"] = model
+            params["model"] = scorer
+        if contender.uses_scores:
+            if scores is None:
+                first = contenders[0]
+                scores = scores_with_errors(results[first.name].states, span, scorer, first.params)
+            params["scores"] = scores
         result = run_backtest(
             span,
             contender.strategy,
             params,
-            cash=cash,
-            commission=BybitPerpetual(leverage=leverage),
-            slippage_bps=slippage_bps,
+            cash=account.cash,
+            commission=account.commission(),
+            slippage_bps=account.slippage_bps,
         )
         results[contender.name] = replace(result, states=result.states.loc[start:])
-    states = results[contenders[0].name].states
-    return Study(
-        results=results,
-        latents=_latents(span.iloc[late:], models),
-        metrics={
-            "span": {
-                "from": states.index[0].isoformat(),
-                "until": states.index[-1].isoformat(),
-                "bars": len(states),
-            },
-            "strategies": {name: _measure(result, span, cash) for name, result in results.items()},
-            "model": _model_metrics(states, models),
-            "var": {str(level): var_metrics(span, model, level, **risk) for level in VAR_LEVELS},
-        },
-    )
+    return results
 
 
 def var_metrics(
@@ -192,11 +260,11 @@ def var_metrics(
     }
 
 
-def _measure(result: BacktestResult, span: pd.DataFrame, cash: float) -> dict[str, Any]:
+def _measure(result: BacktestResult, yearly: float, cash: float) -> dict[str, Any]:
     states = result.states
     measured = performance(
         states["equity"],
-        periods_per_year=periods_per_year(span),
+        periods_per_year=yearly,
         exposure=states["exposure"],
         starting_equity=cash,
     )
