@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from datafeeds.bybit_records import OneTopic, line_error, recorded_messages, shown
 from glow_bt.errors import DataError, MalformedAnswerError
@@ -23,7 +24,7 @@ _PIECE = 8192
 _STAMPS_MS = range(10**12, 10**13)
 
 
-def is_stamp_ms(found: object) -> bool:
+def is_stamp_ms(found: object) -> TypeGuard[int]:
     """Whether something is a moment in epoch milliseconds."""
     return type(found) is int and found in _STAMPS_MS
 
