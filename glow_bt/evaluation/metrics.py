@@ -100,7 +100,7 @@ def performance(
         periods_per_year=periods_per_year,
         log_growth=log_growth,
     )
-    return Performance(n_bars=len(equity), **{name: float(found[name]) for name in MEASURES})
+    return Performance(n_bars=len(equity), **{name: float(found[name]) + 0.0 for name in MEASURES})
 
 
 def bar_returns(

@@ -73,6 +73,7 @@ td a, tbody th a { color: var(--link); text-decoration: none; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(215px, 1fr));
      gap: 14px 28px; }
 dt { color: var(--soft); font-size: 13px; }
+section dl { margin: 0; padding: 0; border: 0; }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 @media (max-width: 640px) {
   main { padding: 24px 12px 40px; }
@@ -143,13 +144,18 @@ def figure(picture: Picture) -> str:
 </figure>"""
 
 
-def facts(rows: Mapping[str, str]) -> str:
-    """Return names and values, what a reader wants to know before trusting a number."""
+def facts(rows: Mapping[str, str], *, anchor: str = "facts") -> str:
+    """Return names and values side by side, as what to know before trusting a number.
+
+    Args:
+        rows: values by name.
+        anchor: name of the place on the page.
+    """
     lines = "\n".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in rows.items()
     )
-    return f'<dl id="facts">\n{lines}\n</dl>'
+    return f'<dl id="{anchor}">\n{lines}\n</dl>'
 
 
 def table(heads: Sequence[str], rows: Sequence[str], *, kind: str = "wide") -> str:

@@ -9,9 +9,10 @@
       equity.parquet     per bar: equity of every contender
       latents.parquet    per bar: z1, z2, ... and regime
       artifacts/         the models, one folder a fold (walk-forward only)
+      index.html         the summary, which links the other pages
       tearsheet.html     quantstats, against buy and hold of the same bars
       model.html         the model's own pictures
-      pictures/          the same pictures as PNG files
+      pictures/          the pictures of both as PNG files
 
 The pages are made from the other files alone, so they can be made anew at any time.
 """
@@ -33,13 +34,14 @@ from glow_bt.artifact import Artifact, save_artifact
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation.model_page import write_model_page
 from glow_bt.evaluation.study import VAR_LEVELS, Study
+from glow_bt.evaluation.summary_page import write_summary_page
 from glow_bt.evaluation.tearsheet import write_tearsheet
 from glow_bt.evaluation.walk_forward import FoldModel
 from glow_bt.ohlcv import bar_interval, bars_sha256
 from glow_bt.placing import new_folder, obstacle
 from glow_bt.training import TrainConfig
 
-__all__ = ["Run", "read_run", "refuse_existing", "write_pages", "write_run"]
+__all__ = ["Run", "num_trials", "read_run", "refuse_existing", "write_pages", "write_run"]
 
 _SCHEMA_VERSION = 1
 _TABLES = ("states", "equity", "latents")
@@ -92,6 +94,7 @@ def write_run(
     command: str,
     trading: Mapping[str, Any],
     config: TrainConfig | None = None,
+    search: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Write a run folder, pages included; it appears whole or not at all.
@@ -105,6 +108,7 @@ def write_run(
         command: name of the command.
         trading: settings of cash, costs and policy.
         config: settings of the trainer, for a walk-forward.
+        search: what a search tried before; its key trials is their number, or a list of them.
         overwrite: whether a run folder of that name, or an empty one, is replaced; nothing
             else ever is.
 
@@ -114,6 +118,8 @@ def write_run(
     target = Path(os.path.realpath(folder))
     refuse_existing(target, overwrite)
     manifest = _manifest(study, models, bars, title, command, trading, config)
+    if search is not None:
+        manifest["search"] = dict(search)
     try:
         with new_folder(target) as temporary:
             _fill(temporary, study, models, manifest)
@@ -162,16 +168,36 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     return Run(root, manifest, metrics, **tables)
 
 
+def num_trials(search: Mapping[str, Any] | None) -> int:
+    """Return how many configurations were tried before one was chosen; 1 without a search."""
+    if search is None:
+        return 1
+    trials = search["trials"]
+    return max(int(trials) if isinstance(trials, int) else len(trials), 1)
+
+
 def write_pages(run: Run) -> None:
-    """Write tearsheet.html, model.html and its pictures of a run."""
+    """Write index.html, tearsheet.html and model.html of a run, and the pictures."""
     title = f"GLOW strategy, {run.manifest['title']}"
+    folds = run.manifest["models"]
+    bounds = [pd.Timestamp(fold["valid_from"]) for fold in folds[1:]]
+    facts = _facts(run)
+    summary = write_summary_page(
+        run.metrics,
+        run.equity,
+        run.folder / "index.html",
+        title=title,
+        cash=run.manifest["trading"]["cash"],
+        fold_bounds=bounds,
+        facts=facts,
+        pages=[("model.html", "The model's page"), ("tearsheet.html", "Tearsheet")],
+    )
     write_tearsheet(
         run.equity["glow"],
         run.equity.get(_BENCHMARK),
         run.folder / "tearsheet.html",
         title=title,
     )
-    folds = run.manifest["models"]
     pictures = write_model_page(
         run.states.assign(
             filter_low=_by_fold(run.states, folds, "filter_low"),
@@ -181,15 +207,16 @@ def write_pages(run: Run) -> None:
         title=title,
         latents=run.latents,
         training=[{"label": fold["label"], **fold["history"]["state"]} for fold in folds],
-        fold_bounds=[pd.Timestamp(fold["valid_from"]) for fold in folds[1:]],
+        fold_bounds=bounds,
         var_level=min(VAR_LEVELS),
         var_horizon=run.manifest["trading"].get("var_horizon", 1),
         benchmark=run.equity.get(_BENCHMARK),
-        facts=_facts(run),
+        facts=facts,
+        pages=[("index.html", "Summary")],
     )
     folder = run.folder / "pictures"
     folder.mkdir(exist_ok=True)
-    for picture in pictures:
+    for picture in [*summary, *pictures]:
         (folder / f"{picture.name}.png").write_bytes(picture.png)
 
 

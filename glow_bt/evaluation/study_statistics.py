@@ -131,7 +131,7 @@ def _differences(names: Sequence[str], found: PerformanceIntervals) -> dict[str,
     """Return the first one's measures minus each other's; they come the other way round."""
     turned = [
         {
-            measure: Interval(0.0 - own.estimate, 0.0 - own.high, 0.0 - own.low, own.undefined)
+            measure: Interval(-own.estimate, -own.high, -own.low, own.undefined)
             for measure, own in difference.items()
         }
         for difference in found.differences
@@ -217,4 +217,4 @@ def _varies(returns: Floats) -> bool:
 
 
 def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return float(value) + 0.0 if math.isfinite(value) else None  # -0.0 is 0.0
