@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ class BarRecorder(bt.Analyzer):
 
     def create_analysis(self) -> None:
         """Start with no rows."""
-        self._rows: list[tuple[float, ...]] = []
+        self._rows = array("d")  # one row after another: a tuple a bar would be four times it
         self._num_bars = 0
 
     def row(self) -> tuple[float, ...]:
@@ -43,14 +44,16 @@ class BarRecorder(bt.Analyzer):
 
     def next(self) -> None:
         """Record the current bar."""
-        if len(self.data) == self._num_bars:
-            self._rows.pop()
-        self._num_bars = len(self.data)
-        self._rows.append((self.data.datetime[0], *self.row()))
+        rows, num_bars = self._rows, len(self.data)
+        if num_bars == self._num_bars:
+            del rows[-1 - len(self.columns) :]
+        self._num_bars = num_bars
+        rows.append(self.data.datetime[0])
+        rows.extend(self.row())
 
     def frame(self) -> pd.DataFrame:
         """Return the records: index ``timestamp`` (UTC, bar open), one float column each."""
-        table = np.array(self._rows, dtype=np.float64).reshape(-1, 1 + len(self.columns))
+        table = np.array(self._rows).reshape(-1, 1 + len(self.columns))
         return pd.DataFrame(table[:, 1:], index=to_index(table[:, 0]), columns=list(self.columns))
 
     def get_analysis(self) -> Mapping[str, Any]:

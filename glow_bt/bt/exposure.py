@@ -81,6 +81,8 @@ class ExposureStrategy(bt.Strategy):
         self._first_stamp = _stamp_number(self.p.start)
         self._ruined = False
         self._feeds = FeedStatus()
+        # Backtrader looks a line up by name in three steps; at one bar a step that is felt.
+        self._lines_of = {id(data): (data.lines.datetime, data.lines.close) for data in self.datas}
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return the exposure wanted for a feed at its current bar.
@@ -97,8 +99,9 @@ class ExposureStrategy(bt.Strategy):
             return
         for data in self.datas:
             waits = id(data) in self._pending or not self._feeds.is_current(data)
-            if data.datetime[0] >= self._first_stamp and not waits:
-                self._rebalance(data)
+            stamps, close = self._lines_of[id(data)]
+            if stamps[0] >= self._first_stamp and not waits:
+                self._rebalance(data, close[0])
 
     def notify_data(
         self, data: bt.AbstractDataBase, status: int, *args: object, **kwargs: object
@@ -132,9 +135,8 @@ class ExposureStrategy(bt.Strategy):
             )
         return self._ruined
 
-    def _rebalance(self, data: bt.AbstractDataBase) -> None:
+    def _rebalance(self, data: bt.AbstractDataBase, close: float) -> None:
         equity = self.broker.getvalue() / len(self.datas)
-        close = data.close[0]
         current = exposure_of(self.getposition(data).size, close, equity)
         wanted = rebalanced_exposure(current, self.target_exposure(data, current), self.policy)
         if wanted == current:
@@ -171,10 +173,7 @@ def tail_risk(indicator: GlowIndicator, policy: PolicyParams) -> dict[str, float
     """
     lines = indicator.lines
     counts = policy.error_margin > 0.0 and not math.isnan(lines.var[0])
-    return {
-        "cvar": float(lines.cvar[0]),
-        "var_error": indicator.var_error() if counts else 0.0,
-    }
+    return {"cvar": lines.cvar[0], "var_error": indicator.var_error() if counts else 0.0}
 
 
 def _stamp_number(start: str | datetime.datetime | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, ClassVar
 
 import backtrader as bt
@@ -15,7 +16,6 @@ from glow_bt.ohlcv import BAR_COLUMNS, bar_interval, validate_bars
 
 __all__ = ["ArrayFeed"]
 
-_LINES = ("datetime", *BAR_COLUMNS, "openinterest", "funding_rate")
 _TIMEFRAMES = (
     (pd.Timedelta(days=7), bt.TimeFrame.Weeks),
     (pd.Timedelta(days=1), bt.TimeFrame.Days),
@@ -57,9 +57,10 @@ class ArrayFeed(bt.feed.DataBase):
         timeframe, compression = _timeframe_of(bars)
         self.p.timeframe = self.p.timeframe or timeframe
         self.p.compression = self.p.compression or compression
-        self._rows = _rows_of(bars)
+        columns = _columns_of(bars)
+        self._columns = [(getattr(self.lines, name), values) for name, values in columns.items()]
+        self._count = len(bars)
         self._next_row = 0
-        self._targets = [getattr(self.lines, name) for name in _LINES]
 
     def start(self) -> None:
         """Rewind, so that one feed serves several runs."""
@@ -67,21 +68,28 @@ class ArrayFeed(bt.feed.DataBase):
         self._next_row = 0
 
     def _load(self) -> bool:
-        if self._next_row == len(self._rows):
+        row = self._next_row
+        if row == self._count:
             return False
-        for line, value in zip(self._targets, self._rows[self._next_row], strict=True):
-            line[0] = value
-        self._next_row += 1
+        for line, values in self._columns:
+            line[0] = values[row]
+        self._next_row = row + 1
         return True
 
 
-def _rows_of(bars: pd.DataFrame) -> list[tuple[float, ...]]:
-    """One tuple of Python floats a bar, in the order of `_LINES`."""
-    defaults = {"open_interest": 0.0, "funding_rate": np.nan}
-    frame = bars.assign(**{k: v for k, v in defaults.items() if k not in bars})
-    stamps = from_index(pd.DatetimeIndex(bars.index))
-    columns = [frame[name].tolist() for name in (*BAR_COLUMNS, "open_interest", "funding_rate")]
-    return list(zip(stamps.tolist(), *columns, strict=True))
+def _columns_of(bars: pd.DataFrame) -> dict[str, array[float]]:
+    """Return the values of each line, 8 bytes a bar; a line without any stays NaN by itself."""
+    columns = {"datetime": from_index(pd.DatetimeIndex(bars.index))}
+    columns |= {name: bars[name].to_numpy(np.float64) for name in BAR_COLUMNS}
+    interest = bars.get("open_interest")
+    columns["openinterest"] = np.zeros(len(bars)) if interest is None else interest.to_numpy()
+    if "funding_rate" in bars:
+        columns["funding_rate"] = bars["funding_rate"].to_numpy()
+    # Python's arrays hand out a float faster than numpy's.
+    return {
+        name: array("d", np.ascontiguousarray(values, np.float64).tobytes())
+        for name, values in columns.items()
+    }
 
 
 def _timeframe_of(bars: pd.DataFrame) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from typing import Any, ClassVar, cast
 
@@ -16,6 +17,7 @@ from glow_bt.ohlcv import BAR_COLUMNS
 from glow_bt.scoring import (
     SCORE_COLUMNS,
     BarScorer,
+    LastBar,
     ScheduledScorer,
     Scorer,
     ScoreStream,
@@ -116,8 +118,9 @@ class GlowIndicator(bt.Indicator):
         self._interval_checked = False
         self._scored_bar: tuple[float, ...] | None = None
         self._scores: list[float] = []
+        self._last: LastBar | None = None
         self._history: Floats | None = None
-        self._errors: Floats | None = None
+        self._errors: array[float] | None = None
         self.addminperiod(self._min_bars)
 
     @property
@@ -151,14 +154,15 @@ class GlowIndicator(bt.Indicator):
 
         After `once` those of the whole history are found in one call, when first asked for.
         """
-        if not isinstance(self.scorer, Scorer | ScheduledScorer):
-            return 0.0
-        if self._history is None:
-            window = np.array([line.get(size=self._min_bars) for line in self._inputs])
-            return float(self.scorer.var_error(*self._arrays(window))[-1])
-        if self._errors is None:
-            self._errors = self.scorer.var_error(*self._arrays(self._history))
-        return float(self._errors[len(self) - 1])
+        errors = self._errors
+        if errors is None:
+            if not isinstance(self.scorer, Scorer | ScheduledScorer):
+                return 0.0
+            if self._history is None:
+                return math.nan if self._last is None else self._last.var_error()
+            found = self.scorer.var_error(*self._arrays(self._history))
+            errors = self._errors = array("d", found.tobytes())
+        return errors[len(self) - 1]
 
     def oncestart(self, start: int, end: int) -> None:
         """Leave the first full bar to `once`, which scores all of them together."""
@@ -193,10 +197,12 @@ class GlowIndicator(bt.Indicator):
 
     def _score_last(self, inputs: Floats) -> Floats:
         """Score the last of min_bars bars: (7,)."""
-        if self._stream is None:
-            last: Floats = self._score(inputs)[-1]
-            return last
-        return self._stream.score(*self._arrays(inputs))
+        scorer = self._stream or self.scorer
+        if not isinstance(scorer, ScoreStream | Scorer | ScheduledScorer):
+            own: Floats = self._score(inputs)[-1]
+            return own
+        self._last = scorer.last_bar(*self._arrays(inputs))
+        return self._last.scores
 
     def _score_each(self, inputs: Floats) -> Floats:
         """Score (6, N) one after another: (N, 7)."""

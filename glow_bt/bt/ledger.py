@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from array import array
 
 import backtrader as bt
+import numpy as np
 import pandas as pd
 
 from glow_bt.bt.stamps import to_index
@@ -48,7 +50,7 @@ class AccountLedger(bt.Analyzer):
 
     def create_analysis(self) -> None:
         """Open the books."""
-        self._equity: dict[float, float] = {}
+        self._stamps, self._equity = array("d"), array("d")
         self._fills: list[tuple[object, ...]] = []
         self._refusals: list[tuple[object, ...]] = []
         self._trades: list[tuple[object, ...]] = []
@@ -56,7 +58,12 @@ class AccountLedger(bt.Analyzer):
 
     def next(self) -> None:
         """Book the equity at the bar's close; the warm-up is booked too."""
-        self._equity[self.strategy.datetime[0]] = self.strategy.broker.getvalue()
+        stamp, equity = self.strategy.datetime[0], self.strategy.broker.getvalue()
+        if self._stamps and self._stamps[-1] == stamp:  # of a second feed, or one that is replayed
+            self._equity[-1] = equity
+            return
+        self._stamps.append(stamp)
+        self._equity.append(equity)
 
     def notify_order(self, order: bt.Order) -> None:
         """Book what an order came to."""
@@ -85,8 +92,8 @@ class AccountLedger(bt.Analyzer):
 
     def equity(self) -> pd.Series[float]:
         """Return the account's value at each bar's close."""
-        index = to_index(list(self._equity))
-        return pd.Series(list(self._equity.values()), index=index, name="equity", dtype="float64")
+        index = to_index(np.array(self._stamps))
+        return pd.Series(np.array(self._equity), index=index, name="equity")
 
     def fills(self) -> pd.DataFrame:
         """Return one row a fill: index stamp of the bar it filled in, size signed.

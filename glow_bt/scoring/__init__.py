@@ -7,6 +7,7 @@ quantile of the next bar's log return, or of that over `horizon` bars (a negativ
 """
 
 from glow_bt.scoring.contract import SCORE_COLUMNS, BarScorer, check_interval
+from glow_bt.scoring.last_bar import LastBar
 from glow_bt.scoring.opening import Model, open_scorer
 from glow_bt.scoring.scorer import ScheduledScorer, Scorer
 from glow_bt.scoring.stream import ScoreStream, StreamState
@@ -14,6 +15,7 @@ from glow_bt.scoring.stream import ScoreStream, StreamState
 __all__ = [
     "SCORE_COLUMNS",
     "BarScorer",
+    "LastBar",
     "Model",
     "ScheduledScorer",
     "ScoreStream",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,9 @@ from glow_bt.artifact import ReturnModel
 from glow_bt.features import ContextRows
 from glow_bt.fused import SkewedTails
 from glow_bt.risk.recalibration import Recalibrated, Recalibration
+from glow_bt.scoring.blocks import blocks_of
 
-__all__ = ["Forecaster", "RiskLines"]
+__all__ = ["Forecaster", "RiskLines", "contexts_of"]
 
 Floats = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
@@ -26,14 +27,14 @@ class Forecaster:
     Attributes:
         first: position of its first bar.
         model: of returns.
-        rows: contexts of bars first, first + 1, ...
-        distribution: of the return over the horizon, for each of them.
+        distribution: of the return over the horizon, for bars first, first + 1, ...
+        last: context of the last of them.
     """
 
     first: int
     model: ReturnModel
-    rows: ContextRows
     distribution: SkewedTails
+    last: ContextRows
 
     @classmethod
     def over(
@@ -46,9 +47,23 @@ class Forecaster:
         horizon: int,
     ) -> Forecaster:
         """Forecast at bars first .. stop - 1, from the window of bars that ends at each."""
-        history = slice(first - model.min_bars + 1, stop)
-        rows = model.contexts(bars[history, : len(model.spec.columns)], stamps_ns[history])
-        return cls(first, model, rows, model.distribution(rows, horizon))
+        parts = []
+        for _, rows in contexts_of(model, bars, stamps_ns, first, stop):
+            parts.append(model.distribution(rows, horizon))
+            last = rows.rows(slice(-1, None))
+        return cls(first, model, _joined(parts), last)
+
+
+def contexts_of(
+    model: ReturnModel, bars: Floats, stamps_ns: Stamps, first: int, stop: int
+) -> Iterator[tuple[int, ContextRows]]:
+    """Yield the contexts of bars first .. stop - 1 block by block, with each block's first bar."""
+    for start, end in blocks_of(first, stop):
+        history = slice(start - model.min_bars + 1, end)
+        yield (
+            start,
+            model.contexts(bars[history, : len(model.spec.columns)], stamps_ns[history]),
+        )
 
 
 class RiskLines:
@@ -90,6 +105,18 @@ class RiskLines:
     def shortfall(self, p: float) -> Floats:
         """Return the mean below the p-quantile (above it where p > 1/2) at each forecast bar."""
         return np.concatenate([own.shortfall(p) for own in self.distributions])
+
+
+def _joined(parts: list[SkewedTails]) -> SkewedTails:
+    """Return the distributions of one model after one another."""
+    if len(parts) == 1:
+        return parts[0]
+    return replace(
+        parts[0],
+        scale=np.concatenate([part.scale for part in parts]),
+        left=np.concatenate([part.left for part in parts]),
+        right=np.concatenate([part.right for part in parts]),
+    )
 
 
 def _known_latents(own: Forecaster, close: Floats, horizon: int) -> Floats:

@@ -16,7 +16,8 @@ from glow_bt.ohlcv import BAR_COLUMNS, utc_stamp, validate_bars
 from glow_bt.risk.forecasts import ReturnDistribution
 from glow_bt.risk.recalibration import Recalibration
 from glow_bt.scoring.contract import SCORE_COLUMNS, check_interval, check_level
-from glow_bt.scoring.risk_lines import Forecaster, RiskLines
+from glow_bt.scoring.last_bar import LastBar
+from glow_bt.scoring.risk_lines import Forecaster, RiskLines, contexts_of
 from glow_bt.scoring.states import Segment, readings, state_scores_of
 
 __all__ = ["ScheduledScorer", "Scorer"]
@@ -94,17 +95,35 @@ class _ModelScorer:
         Raises:
             LookAheadError: if a bar after the warm-up is one that the model was trained on.
         """
+        return self._scored(stamps_ns, bars)[0]
+
+    def last_bar(self, stamps_ns: Stamps, bars: Floats) -> LastBar:
+        """Score the last of at least `min_bars` bars, by itself.
+
+        Raises:
+            TooFewBarsError: if there are fewer bars.
+            As `score_arrays` does.
+        """
+        if len(bars) < self.min_bars:
+            raise TooFewBarsError(self.min_bars, len(bars), "scoring a bar")
+        window = slice(len(bars) - self.min_bars, None)
+        scores, forecasters = self._scored(stamps_ns[window], bars[window])
+        own = forecasters[-1] if forecasters else None
+        return LastBar(scores[-1], own, self.var_level, self.horizon)
+
+    def _scored(self, stamps_ns: Stamps, bars: Floats) -> tuple[Floats, list[Forecaster]]:
         scores = np.full((len(bars), len(SCORE_COLUMNS)), np.nan)
         if len(bars) < self.min_bars:
-            return scores
+            return scores, []
         first = self.first_scored(stamps_ns)
         scores[:, :-2] = self.state_scores(stamps_ns, bars, first)
-        lines = self._risk_lines(stamps_ns, bars, first)
-        if lines is not None:
+        forecasters = self.forecasters(stamps_ns, bars, first)
+        if forecasters:
+            lines = RiskLines(forecasters, bars[:, 3], self.horizon, self.recalibration)
             for column, measure in ((-2, lines.quantile), (-1, lines.shortfall)):
                 start = max(first, lines.first)
                 scores[start:, column] = measure(self.var_level)[start - lines.first :]
-        return scores
+        return scores, forecasters
 
     def state_scores(self, stamps_ns: Stamps, bars: Floats, first: int) -> Floats:
         """Return the scores (N, 5) that are read off market states, NaN before `first`."""
@@ -194,11 +213,11 @@ class _ModelScorer:
         errors = np.full(len(bars), np.nan)
         if len(bars) < self.min_bars:
             return errors
-        first = self.first_scored(stamps_ns)
-        for own in self.forecasters(stamps_ns, bars, first):
-            error = own.model.quantile_error(own.rows, self.var_level, self.horizon)
-            errors[own.first : own.first + len(error)] = error
-        errors[:first] = np.nan  # the forecasts before are those that a recalibration starts with
+        for segment in self._segments(stamps_ns, self.first_scored(stamps_ns)):
+            model = segment.artifact.returns
+            for start, rows in contexts_of(model, bars, stamps_ns, segment.first, segment.stop):
+                error = model.quantile_error(rows, self.var_level, self.horizon)
+                errors[start : start + len(error)] = error
         return errors
 
     def _segments(self, stamps_ns: Stamps, first: int) -> list[Segment]:
@@ -292,6 +311,10 @@ class Scorer(_ModelScorer):
         )
         columns = [f"z{i + 1}" for i in range(z.shape[1])]
         return pd.DataFrame(z, index=index[segment.first :], columns=columns)
+
+    def _segments(self, stamps_ns: Stamps, first: int) -> list[Segment]:
+        count = len(stamps_ns)
+        return [Segment(self.artifact, first, count)] if first < count else []
 
     def first_scored(self, stamps_ns: Stamps) -> int:
         """Return the position of the first bar that may be scored.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from glow_bt.artifact import Artifact, Reading
 from glow_bt.features import feature_array, last_features
+from glow_bt.scoring.blocks import blocks_of
 
 __all__ = ["Segment", "readings", "state_scores_of"]
 
@@ -30,16 +31,19 @@ class Segment(NamedTuple):
 def readings(
     artifact: Artifact, bars: Floats, segment: Segment
 ) -> Iterator[tuple[slice, Reading]]:
-    """Read the states of a segment's bars, block by block."""
-    history = bars[segment.first - artifact.spec.min_bars + 1 : segment.stop, :5]
-    if segment.stop - segment.first == 1:
-        features = last_features(history, artifact.spec)[None, :]
-    else:
-        features = feature_array(history, artifact.spec)[artifact.spec.min_bars - 1 :]
-    x = artifact.scaler.transform(features)
-    for start in range(0, len(x), _BLOCK_ROWS):
-        rows = slice(start, min(start + _BLOCK_ROWS, len(x)))
-        yield rows, artifact.read(x[rows])
+    """Read the states of a segment's bars, block by block; slices count from its first bar."""
+    warm_up = artifact.spec.min_bars - 1
+    for first, stop in blocks_of(segment.first, segment.stop):
+        history = bars[first - warm_up : stop, :5]
+        if stop - first == 1:
+            features = last_features(history, artifact.spec)[None, :]
+        else:
+            features = feature_array(history, artifact.spec)[warm_up:]
+        x = artifact.scaler.transform(features)
+        for start in range(0, len(x), _BLOCK_ROWS):
+            part = x[start : start + _BLOCK_ROWS]
+            row = first - segment.first + start
+            yield slice(row, row + len(part)), artifact.read(part)
 
 
 def state_scores_of(artifact: Artifact, reading: Reading) -> Floats:

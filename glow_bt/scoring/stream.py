@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from glow_bt.errors import ConfigError, TooFewBarsError
 from glow_bt.risk.recalibration import Recalibrated, Recalibration
+from glow_bt.scoring.last_bar import LastBar
 from glow_bt.scoring.risk_lines import Forecaster
 from glow_bt.scoring.scorer import ScheduledScorer, Scorer
 
@@ -100,14 +101,19 @@ class ScoreStream:
         return self._after
 
     def score(self, stamps_ns: Stamps, bars: Floats) -> Floats:
+        """Return the scores (7,) alone of `last_bar`.
+
+        Raises:
+            As `last_bar` does.
+        """
+        return self.last_bar(stamps_ns, bars).scores
+
+    def last_bar(self, stamps_ns: Stamps, bars: Floats) -> LastBar:
         """Score the last of `scorer.min_bars` bars or more.
 
         Args:
             stamps_ns: (N,) bar opens.
             bars: (N, 5), or as `scorer.columns` says.
-
-        Returns:
-            (7,) in the order of `SCORE_COLUMNS`.
 
         Raises:
             TooFewBarsError: if there are fewer bars.
@@ -123,16 +129,19 @@ class ScoreStream:
         self._count(stamps_ns[-2:].tolist(), forecasters, bars[:, 3])
         states = scorer.state_scores(stamps_ns, bars, first)[-1]
         reached = self._before.stamp_ns
-        if not forecasters or (reached is not None and stamps_ns[-1] < reached):
-            return np.concatenate([states, [np.nan, np.nan]])
+        last_one = forecasters[-1] if forecasters else None
+        if last_one is None or (reached is not None and stamps_ns[-1] < reached):
+            scores = np.concatenate([states, [np.nan, np.nan]])
+            return LastBar(scores, last_one, scorer.var_level, scorer.horizon)
         offsets = np.array([self._after.recalibration.offsets])
         own = Recalibrated(
-            forecasters[-1].distribution.rows(slice(-1, None)),
+            last_one.distribution.rows(slice(-1, None)),
             offsets,
             self._after.recalibration.levels,
         )
         risk = [own.quantile(scorer.var_level)[0], own.shortfall(scorer.var_level)[0]]
-        return np.concatenate([states, risk])
+        scores = np.concatenate([states, risk])
+        return LastBar(scores, last_one, scorer.var_level, scorer.horizon)
 
     def _count(self, last_stamps: list[int], forecasters: list[Forecaster], close: Floats) -> None:
         """Take in how the forecast has turned out that comes due at the last bar.
