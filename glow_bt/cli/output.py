@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from glow_bt.evaluation.written import interval_of, known, p_is, p_value, title_of
+
 if TYPE_CHECKING:
     from datafeeds.series import SeriesKey
 
@@ -29,18 +31,18 @@ __all__ = ["print_series", "print_study", "series_name", "series_progress"]
 # Printed where nobody's terminal decides on the width.
 _PIPED_WIDTH = 120
 
-_ROWS: tuple[tuple[str, str, str], ...] = (
-    ("Total return", "total_return", "{:+.1%}"),
-    ("Annual return", "annual_return", "{:+.1%}"),
-    ("Annual volatility", "annual_volatility", "{:.1%}"),
+_COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("Return", "total_return", "{:+.1%}"),
     ("Sharpe", "sharpe", "{:.2f}"),
     ("Sortino", "sortino", "{:.2f}"),
     ("Calmar", "calmar", "{:.2f}"),
     ("Max drawdown", "max_drawdown", "{:.1%}"),
-    ("Win rate (bars)", "win_rate", "{:.1%}"),
-    ("Turnover a year", "turnover", "{:.1f}"),
-    ("Time in market", "time_in_market", "{:.1%}"),
+    ("Win rate", "win_rate", "{:.1%}"),
+    ("Turnover", "turnover", "{:.1f}"),
+    ("In market", "time_in_market", "{:.1%}"),
 )
+# Whose intervals are printed, and how; the summary page has all of them.
+_WITH_INTERVALS = {"sharpe": "{:.2f}", "max_drawdown": "{:.0%}"}
 
 
 def print_study(metrics: Mapping[str, Any]) -> None:
@@ -48,28 +50,60 @@ def print_study(metrics: Mapping[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPED_WIDTH)
-    span = metrics["span"]
-    names = list(metrics["strategies"])
+    strategies = metrics["strategies"]
+    console.print(_performance_table(metrics))
+    console.print(_model_table(metrics))
+    idle = [title_of(name) for name, own in strategies.items() if not own["n_orders"]]
+    if idle:
+        console.print(
+            f"No order was placed by {', '.join(idle)}: what was wanted stayed within the "
+            "dead-band, which costs widen, or there was no evidence for a direction."
+        )
+    statistics = metrics.get("statistics")
+    if statistics is not None:
+        for sentence in _likely(statistics):
+            console.print(sentence)
+
+
+def _performance_table(metrics: Mapping[str, Any]) -> Table:
+    span, statistics = metrics["span"], metrics.get("statistics")
     table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold underline",
         title=f"{span['bars']} unseen bars, {span['from'][:10]} to {span['until'][:10]}, "
         "net of costs"
+        + ("" if statistics is None else f"; {statistics['bootstrap']['coverage']:.0%} intervals"),
     )
-    table.add_column("")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    for label, key, pattern in _ROWS:
-        values = [metrics["strategies"][name][key] for name in names]
-        table.add_row(label, *(_format(value, pattern) for value in values))
-    costs = [sum(metrics["strategies"][name]["costs"].values()) for name in names]
-    table.add_row("Costs paid", *(f"{cost:,.0f}" for cost in costs))
-    console.print(table)
-    console.print(_model_table(metrics))
-    for name in names:
-        if not metrics["strategies"][name]["n_orders"]:
-            console.print(
-                f"{name} placed no order: what it wanted to hold stayed within the dead-band, "
-                "which costs widen, or there was no evidence for a direction."
-            )
+    table.add_column("", no_wrap=True)
+    for label in (*(label for label, _, _ in _COLUMNS), "Costs paid"):
+        table.add_column(label, justify="right")
+    for name, own in metrics["strategies"].items():
+        intervals = {} if statistics is None else statistics["intervals"][name]
+        cells = []
+        for _, key, pattern in _COLUMNS:
+            shown = _WITH_INTERVALS.get(key)
+            ends = "" if shown is None else interval_of(intervals.get(key), shown)
+            cells.append("\n".join(filter(None, (known(own[key], pattern), ends))))
+        table.add_row(title_of(name), *cells, f"{sum(own['costs'].values()):,.0f}")
+    return table
+
+
+def _likely(statistics: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the tests leave of a result."""
+    deflated = statistics["deflated_sharpe"]
+    if deflated["probability"] is not None:
+        yield (
+            f"Deflated Sharpe ratio: {deflated['probability']:.1%} likely to be above 0, trials "
+            f"counted: {deflated['num_trials']}."
+        )
+    test = statistics["sharpe_difference"].get("buy_and_hold")
+    if test is not None:
+        yield (
+            f"Sharpe minus that of buy and hold: {test['difference']:+.2f}, "
+            f"{p_is(test['pvalue'])}."
+        )
 
 
 def _model_table(metrics: Mapping[str, Any]) -> Table:
@@ -77,29 +111,19 @@ def _model_table(metrics: Mapping[str, Any]) -> Table:
     table.add_column("")
     table.add_column("", justify="right")
     model = metrics["model"]
-    table.add_row("Bars in distribution", _format(model["in_distribution_share"], "{:.1%}"))
-    raw = _format(model["mean_log_likelihood"], "{:.3f} nats")
+    table.add_row("Bars in distribution", known(model["in_distribution_share"], "{:.1%}"))
+    raw = known(model["mean_log_likelihood"], "{:.3f} nats")
     table.add_row("Mean log-likelihood, raw state", raw)
-    table.add_row(
-        "NLL held out, scaled state as in training", _format(model["nll"], "{:.3f} nats")
-    )
-    table.add_row("Bits per dimension, scaled state", _format(model["bits_per_dim"], "{:.3f}"))
+    table.add_row("NLL held out, scaled state as in training", known(model["nll"], "{:.3f} nats"))
+    table.add_row("Bits per dimension, scaled state", known(model["bits_per_dim"], "{:.3f}"))
     for level, var in metrics["var"].items():
         table.add_row(
             f"VaR {float(level):.0%} violations",
             f"{var['violations']} of {var['n']} ({var['rate']:.2%}), "
-            f"Kupiec p {_p_value(var['kupiec_p'])}, "
-            f"Christoffersen p {_p_value(var['christoffersen_p'])}",
+            f"Kupiec p {p_value(var['kupiec_p'])}, "
+            f"Christoffersen p {p_value(var['christoffersen_p'])}",
         )
     return table
-
-
-def _p_value(value: float | None) -> str:
-    return "< 0.001" if value is not None and value < 0.001 else _format(value, "{:.3f}")
-
-
-def _format(value: float | None, pattern: str) -> str:
-    return "-" if value is None else pattern.format(value)
 
 
 class _RateColumn(ProgressColumn):

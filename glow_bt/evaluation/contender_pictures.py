@@ -128,7 +128,7 @@ def intervals_picture(intervals: Mapping[str, Any], coverage: float) -> Picture:
         coverage: of the intervals.
     """
     names = list(intervals)
-    height = 0.3 + 0.27 * len(names)
+    height = 0.5 + 0.29 * len(names)
     with canvas(*[height] * len(_PANELS), dates=False, width=9.5) as drawn:
         for axes, (measure, label) in zip(drawn.axes, _PANELS, strict=True):
             rows = np.arange(len(names))[::-1]
@@ -144,8 +144,11 @@ def intervals_picture(intervals: Mapping[str, Any], coverage: float) -> Picture:
             axes.axvline(0.0, color=MUTED, linewidth=1.0)
             axes.set_yticks(rows, [title_of(name) for name in names])
             axes.set_ylim(-0.6, len(names) - 0.4)
-            axes.figure.subplots_adjust(left=0.16)
             label_panel(axes, label)
+            # Names need more room than the numbers that other panels have there, and the numbers
+            # below a panel have the next one's heading under them.
+            box = axes.get_position()
+            axes.set_position((0.15, box.y0, box.x1 - 0.15, 0.86 * box.height))
     return drawn.picture(
         "intervals",
         title="Sharpe ratio and drawdown with intervals",

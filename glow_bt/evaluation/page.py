@@ -51,9 +51,11 @@ table { border-collapse: collapse; width: 100%; font-size: 14px;
 th, td { padding: 5px 10px; text-align: right; white-space: nowrap;
          border-bottom: 1px solid var(--line); }
 thead th { white-space: normal; line-height: 1.3; }
-th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
+th { color: var(--soft); font-weight: 500; }
+thead th { vertical-align: bottom; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); }
 tbody th { color: var(--ink); font-weight: 400; }
+tbody th, td { vertical-align: top; }
 .dense table { font-size: 13px; }
 .dense th, .dense td { padding: 5px 6px; }
 tbody tr:last-child > * { border-bottom: 0; }
@@ -65,7 +67,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 .sorts:hover { color: var(--link); }
 [aria-sort=ascending] .sorts::after { content: " \\2191"; }
 [aria-sort=descending] .sorts::after { content: " \\2193"; }
-td.text { text-align: left; }
+td.text, th.text { text-align: left; }
 td a, tbody th a { color: var(--link); text-decoration: none; }
 .best { font-weight: 700; }
 .bad { color: var(--bad); }

@@ -10,6 +10,8 @@ from typing import Any
 
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation.risk_index import risk_tables
+from glow_bt.evaluation.run_list import write_run_list
+from glow_bt.evaluation.written import interval_of, known, p_value, percent
 
 __all__ = ["results_table", "update_readme"]
 
@@ -32,6 +34,8 @@ _MODEL_HEADER = (
 def results_table(root: str | os.PathLike[str]) -> str:
     """Return two Markdown tables, performance and model, over the run folders under `root`.
 
+    Sharpe ratio and drawdown have their intervals beside them, where the run has any.
+
     Raises:
         ResultsError: if there is no run folder.
     """
@@ -47,9 +51,9 @@ def results_table(root: str | os.PathLike[str]) -> str:
             f"expected run folders with metrics.json under {root}, found none; call `make results`"
         )
     performance = [
-        _performance_row(title, name, row)
+        _performance_row(title, name, metrics)
         for title, metrics in runs
-        for name, row in metrics["strategies"].items()
+        for name in metrics["strategies"]
     ]
     models = [_model_row(title, metrics) for title, metrics in runs]
     return "\n".join([_HEADER, *performance, "", _MODEL_HEADER, *models])
@@ -80,17 +84,19 @@ def _between(text: str, name: str, target: str, table: str, file: Path) -> str:
     return f"{before}{opening}\n{table}\n{closing}{after}"
 
 
-def _performance_row(title: str, name: str, row: Mapping[str, Any]) -> str:
+def _performance_row(title: str, name: str, metrics: Mapping[str, Any]) -> str:
+    row, statistics = metrics["strategies"][name], metrics.get("statistics")
+    intervals = {} if statistics is None else statistics["intervals"].get(name, {})
     cells = [
         title,
         name.replace("_", " "),
-        _percent(row["total_return"], 1, sign=True),
-        _number(row["sharpe"]),
-        _number(row["sortino"]),
-        _number(row["calmar"]),
-        _percent(row["max_drawdown"]),
-        _percent(row["win_rate"]),
-        _number(row["turnover"], 1),
+        percent(row["total_return"], 1, sign=True),
+        _with_interval(row, intervals, "sharpe", "{:.2f}"),
+        known(row["sortino"], "{:.2f}"),
+        known(row["calmar"], "{:.2f}"),
+        _with_interval(row, intervals, "max_drawdown", "{:.1%}"),
+        percent(row["win_rate"]),
+        known(row["turnover"], "{:.1f}"),
         f"{sum(row['costs'].values()):,.0f}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -101,30 +107,26 @@ def _model_row(title: str, metrics: Mapping[str, Any]) -> str:
     cells = [
         title,
         f"{metrics['span']['bars']:,}",
-        _percent(model["in_distribution_share"]),
-        _number(model["mean_log_likelihood"], 3),
-        _number(model["bits_per_dim"], 3),
+        percent(model["in_distribution_share"]),
+        known(model["mean_log_likelihood"], "{:.3f}"),
+        known(model["bits_per_dim"], "{:.3f}"),
     ]
     for level in ("0.01", "0.05"):
         var = metrics["var"][level]
         cells.append(
-            f"{_percent(var['rate'], 2)} ({_p_value(var['kupiec_p'])}, "
-            f"{_p_value(var['christoffersen_p'])})"
+            f"{percent(var['rate'], 2)} ({p_value(var['kupiec_p'])}, "
+            f"{p_value(var['christoffersen_p'])})"
         )
     return f"| {' | '.join(cells)} |"
 
 
-def _p_value(value: float | None) -> str:
-    return "< 0.001" if value is not None and value < 0.001 else _number(value, 3)
-
-
-def _percent(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}%}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _with_interval(
+    row: Mapping[str, Any], intervals: Mapping[str, Any], name: str, pattern: str
+) -> str:
+    ends = interval_of(intervals.get(name), pattern)
+    return known(row[name], pattern) + (f" ({ends})" if ends else "")
 
 
 if __name__ == "__main__":
     update_readme("README.md", "results")
+    write_run_list("results")

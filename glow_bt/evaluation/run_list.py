@@ -15,8 +15,8 @@ from glow_bt.evaluation.written import interval_of, known, percent, title_of
 
 __all__ = ["is_list_of_runs", "write_run_list"]
 
-# Sorts the table by the column that is clicked, or named after "#" in the address. A cell says
-# in data-sort what it is sorted by; cells without come last.
+# Sorts the table by the column that is clicked, or named after "#sort-" in the address. A cell
+# says in data-sort what it is sorted by; cells without come last.
 _SCRIPT = """
 const table = document.querySelector('table');
 const heads = [...table.tHead.rows[0].cells];
@@ -36,23 +36,19 @@ function sortBy(head) {
   table.tBodies[0].append(...rows);
 }
 heads.forEach(head => head.addEventListener('click', () => sortBy(head)));
-const wanted = heads.find(head => '#' + head.id === location.hash);
+const wanted = heads.find(head => '#sort-' + head.dataset.name === location.hash);
 if (wanted) sortBy(wanted);
 """
 _PAGES = ("index.html", "model.html", "tearsheet.html")
 _MEASURES = (
     ("return", "Return", "total_return", "{:+.1%}"),
     ("sharpe", "Sharpe", "sharpe", "{:.2f}"),
-    ("sortino", "Sortino", "sortino", "{:.2f}"),
-    ("calmar", "Calmar", "calmar", "{:.2f}"),
     ("drawdown", "Largest drawdown", "max_drawdown", "{:.1%}"),
     ("turnover", "Turnover a year", "turnover", "{:.1f}"),
 )
 _HEADS = (
     ("run", "Run"),
     ("strategy", "Strategy"),
-    ("from", "From"),
-    ("until", "Until"),
     ("bars", "Unseen bars"),
     *((name, head) for name, head, _, _ in _MEASURES),
     ("costs", "Costs"),
@@ -70,7 +66,7 @@ def write_run_list(folder: str | os.PathLike[str]) -> int:
     """Write index.html over all run folders in a folder; return how many there are.
 
     Each strategy of each run is a row, losing ones too. Rows are sorted by a click on a column's
-    head, or by its name after "#" in the address, without network.
+    head, or by its name in the address ("#sort-sharpe"), without network.
 
     Raises:
         ResultsError: if there is no run folder, one is damaged, or the page cannot be written.
@@ -84,7 +80,8 @@ def write_run_list(folder: str | os.PathLike[str]) -> int:
         )
     rows = [row for file in files for row in _rows(file)]
     heads = "".join(
-        f'<th scope="col" id="{name}"><button class="sorts">{escape(head)}</button></th>'
+        f'<th scope="col" class="{_kind(name)}" data-name="{name}">'
+        f'<button class="sorts">{escape(head)}</button></th>'
         for name, head in _HEADS
     )
     body = "\n".join(rows)
@@ -149,9 +146,7 @@ def _row(
     intervals = {} if statistics is None else statistics["intervals"].get(name, {})
     cells = [
         f'<td class="text" data-sort="{escape(name)}">{escape(title_of(name))}</td>',
-        _cell(span["from"][:10], span["from"][:10]),
-        _cell(span["until"][:10], span["until"][:10]),
-        _cell(f"{span['bars']:,}", span["bars"]),
+        _cell(f"{span['bars']:,}", span["bars"], f"{span['from'][:10]} to {span['until'][:10]}"),
         *_measured(own, intervals),
     ]
     total = sum(own["costs"].values())
@@ -170,6 +165,10 @@ def _measured(own: Mapping[str, Any], intervals: Mapping[str, Any]) -> Sequence[
         _cell(known(own[key], pattern), own[key], interval_of(intervals.get(key), pattern))
         for _, _, key, pattern in _MEASURES
     ]
+
+
+def _kind(name: str) -> str:
+    return "text" if name in {"run", "strategy"} else "number"
 
 
 def _cell(text: str, value: float | str | None, small: str = "") -> str:

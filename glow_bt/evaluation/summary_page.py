@@ -19,7 +19,7 @@ from glow_bt.evaluation.summary_tables import (
     regimes_table,
     var_table,
 )
-from glow_bt.evaluation.written import known, p_value, percent, title_of
+from glow_bt.evaluation.written import known, p_is, p_value, percent, title_of
 
 __all__ = ["verdict", "write_summary_page"]
 
@@ -73,8 +73,9 @@ def write_summary_page(
     statistics = metrics.get("statistics")
     pictures = _pictures(statistics, equity, cash, fold_bounds)
     sections = dict(_sections(metrics, statistics, cash))
-    links = [*pages, *((f"#{picture.name}", picture.title) for picture in pictures)]
-    links += [(f"#{name}", heading) for name, (heading, _) in sections.items()]
+    places = [(f"#{name}", heading) for name, (heading, _) in sections.items()]
+    drawn = [(f"#{picture.name}", picture.title) for picture in pictures]
+    links = [*pages, *places[:1], *drawn, *places[1:], ("#facts", "Facts")]
     written = [
         f'<section id="{name}">\n<h2>{heading}</h2>\n{content}\n</section>'
         for name, (heading, content) in sections.items()
@@ -128,7 +129,7 @@ def _doubts(statistics: Mapping[str, Any] | None) -> list[str]:
         told = "is more than" if test["pvalue"] < 0.05 else "may be"
         said.append(
             f"The difference of the Sharpe ratios, {test['difference']:+.2f}, {told} chance "
-            f"(Ledoit and Wolf's p = {p_value(test['pvalue'])})."
+            f"({p_is(test['pvalue'])}, Ledoit and Wolf)."
         )
     deflated = statistics["deflated_sharpe"]
     if deflated["probability"] is not None:
@@ -181,7 +182,7 @@ def _sections(
     if statistics is not None and statistics["differences"]:
         yield "differences", ("GLOW against each", _differences(statistics))
         yield "luck", ("Luck and selection", _luck(statistics))
-    yield "costs", ("Costs", _costs(metrics, cash))
+    yield "costs", ("Positions and costs", _costs(metrics, statistics, cash))
     if metrics.get("regimes"):
         yield "regimes", ("Regimes", _regimes(metrics))
     yield "model", ("Model", _model(metrics))
@@ -236,8 +237,9 @@ def _luck(statistics: Mapping[str, Any]) -> str:
     return f"{words}\n{facts_of(rows, anchor='tests')}"
 
 
-def _costs(metrics: Mapping[str, Any], cash: float) -> str:
-    content = costs_table(metrics["strategies"], cash)
+def _costs(metrics: Mapping[str, Any], statistics: Mapping[str, Any] | None, cash: float) -> str:
+    intervals = {} if statistics is None else statistics["intervals"]
+    content = costs_table(metrics["strategies"], intervals, cash)
     charged = metrics.get("costs")
     if charged is None:
         return content
@@ -291,6 +293,6 @@ def _density(density: Mapping[str, Any]) -> str:
     return (
         f"Density of the next return over {density['n']:,} bars: {density['model_nll']:.4f} nats "
         f"a bar against {density['baseline_nll']:.4f} of GARCH with Student's t, estimated anew "
-        f"before each test span (lower is better); {better}, Diebold and Mariano's p = "
-        f"{p_value(density['pvalue'])} of equal ones."
+        f"before each test span (lower is better); {better} "
+        f"({p_is(density['pvalue'])} of equal ones, Diebold and Mariano)."
     )

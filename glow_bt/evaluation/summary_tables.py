@@ -26,6 +26,8 @@ _PERFORMANCE = (
     ("Calmar", "calmar", "{:.2f}"),
     ("Largest drawdown", "max_drawdown", "{:.1%}"),
     ("Win rate", "win_rate", "{:.1%}"),
+)
+_POSITIONS = (
     ("Turnover a year", "turnover", "{:.1f}"),
     ("Time in market", "time_in_market", "{:.1%}"),
 )
@@ -43,15 +45,15 @@ def performance_table(
     strategies: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]
 ) -> str:
     """Return every measure of every contender, each with its interval below."""
-    rows = []
-    for name, own in strategies.items():
-        cells = [
-            _with_interval(own[key], intervals.get(name, {}).get(key), pattern)
-            for _, key, pattern in _PERFORMANCE
-        ]
-        cells.append(known(own.get("mean_exposure"), "{:+.2f}"))
-        rows.append(_row(title_of(name), cells, flow=name == "glow"))
-    heads = ["Contender", *(head for head, _, _ in _PERFORMANCE), "Mean exposure"]
+    rows = [
+        _row(
+            title_of(name),
+            _measured(own, intervals.get(name, {}), _PERFORMANCE),
+            flow=name == "glow",
+        )
+        for name, own in strategies.items()
+    ]
+    heads = ["Contender", *(head for head, _, _ in _PERFORMANCE)]
     return table(heads, rows, kind="wide dense")
 
 
@@ -70,13 +72,17 @@ def differences_table(statistics: Mapping[str, Any]) -> str:
     return table(heads, rows, kind="wide dense")
 
 
-def costs_table(strategies: Mapping[str, Mapping[str, Any]], cash: float) -> str:
-    """Return what every contender paid."""
+def costs_table(
+    strategies: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any], cash: float
+) -> str:
+    """Return what every contender held, and what it paid for that."""
     rows = []
     for name, own in strategies.items():
         costs = own["costs"]
         total = sum(costs.values())
         cells = [
+            *_measured(own, intervals.get(name, {}), _POSITIONS),
+            known(own.get("mean_exposure"), "{:+.2f}"),
             *(f"{costs[kind]:,.0f}" for kind in ("commission", "slippage", "funding")),
             f"{total:,.0f}",
             percent(total / cash, 2),
@@ -84,8 +90,9 @@ def costs_table(strategies: Mapping[str, Mapping[str, Any]], cash: float) -> str
             f"{own['n_rejected']:,}",
         ]
         rows.append(_row(title_of(name), cells, flow=name == "glow"))
-    heads = ("Contender", "Fees", "Slippage", "Funding", "All", "of the starting equity")
-    return table([*heads, "Fills", "Refused"], rows)
+    heads = ["Contender", *(head for head, _, _ in _POSITIONS), "Mean exposure", "Fees"]
+    heads += ["Slippage", "Funding", "All costs", "of the starting equity", "Fills", "Refused"]
+    return table(heads, rows, kind="wide dense")
 
 
 def regimes_table(regimes: Mapping[str, Any], periods_per_year: float) -> str:
@@ -136,6 +143,14 @@ def _row(head: str, cells: Sequence[str], *, flow: bool = False) -> str:
     columns = "".join(f"<td>{cell}</td>" for cell in cells)
     kind = ' class="flow"' if flow else ""
     return f'<tr{kind}><th scope="row">{escape(head)}</th>{columns}</tr>'
+
+
+def _measured(
+    own: Mapping[str, Any],
+    intervals: Mapping[str, Any],
+    columns: Sequence[tuple[str, str, str]],
+) -> list[str]:
+    return [_with_interval(own[key], intervals.get(key), pattern) for _, key, pattern in columns]
 
 
 def _with_interval(

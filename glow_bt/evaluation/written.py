@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["interval_of", "known", "p_value", "percent", "title_of"]
+__all__ = ["interval_of", "known", "p_is", "p_value", "percent", "title_of"]
 
 
 def known(value: float | None, pattern: str) -> str:
@@ -23,9 +23,17 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value is not None and value < 0.001 else known(value, "{:.3f}")
 
 
+def p_is(value: float | None) -> str:
+    """Return a p-value as part of a sentence: "p = 0.036" or "p < 0.001"."""
+    text = p_value(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def interval_of(interval: Mapping[str, Any] | None, pattern: str) -> str:
-    """Return "low to high", or nothing where there is no interval."""
+    """Return "low to high", or nothing where there is no interval or it is a point."""
     if interval is None or interval["low"] is None or interval["high"] is None:
+        return ""
+    if interval["low"] == interval["high"]:
         return ""
     return f"{pattern.format(interval['low'])} to {pattern.format(interval['high'])}"
 
