@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from glow_bt.cli.engines import engine_of, engine_options, print_seeds, seeds_of, train_folds
 from glow_bt.cli.options import (
     ExampleCommand,
     hidden_beside,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from glow_bt.artifact import Artifact
+    from glow_bt.evaluation.run_folder import Run
     from glow_bt.evaluation.study import Contender
     from glow_bt.evaluation.walk_forward import FoldModel
     from glow_bt.training import TrainConfig
@@ -97,6 +97,7 @@ def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--folds", type=int, default=_DEMO_FOLDS, show_default=True, help="Test spans.")
 @_trading_options
 @training_options
+@engine_options
 @output_options
 def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Run the whole job on embedded bars: train, backtest with costs, tearsheet.
@@ -117,6 +118,9 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
     examples=(
         "glow-bt walk-forward btc.parquet --folds 4 --out results/btc",
         "glow-bt walk-forward btc.parquet --test-every 3MS --rolling --out results/btc-quarters",
+        "glow-bt walk-forward btc.parquet --seeds 3 --jobs -1 --out results/btc-seeds",
+        "glow-bt walk-forward btc.parquet --engine dask --dask-address tcp://10.0.0.1:8786 "
+        "--out results/btc",
     ),
 )
 @click.argument("bars", type=click.Path(path_type=Path))
@@ -156,13 +160,26 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
 )
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
 @click.option("--title", default=None, help="Heading of the pages; default: the file's name.")
+@click.option(
+    "--seeds",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Seeds, from --seed on; of several, each has a run folder beside means and spreads.",
+)
 @_trading_options
 @training_options
+@engine_options
 @output_options
 def walk_forward(
     bars: Path, out: Path, overwrite: bool, fill_gaps: bool, as_json: bool, **options: Any
 ) -> None:
-    """Train fold by fold on the bars in file BARS and run one backtest over all test spans."""
+    """Train fold by fold on the bars in file BARS and run one backtest over all test spans.
+
+    Folds and seeds are independent of each other, and are trained in as many processes as
+    --jobs says, or on a cluster. Every model is kept as soon as it is trained; an interrupted
+    call goes on where it was when called again.
+    """
     _refuse_early(out, overwrite, options)
     frame = load_bars(bars, fill_gaps)
     _walk_forward(
@@ -197,16 +214,10 @@ def backtest(
     _refuse_early(out, overwrite, options)
     frame = load_bars(bars, fill_gaps)
     artifact = load_artifact(model)
-    _study(
-        frame,
-        artifact,
-        options["title"] or bars.name,
-        out,
-        overwrite,
-        as_json,
-        options,
-        "backtest",
+    run = _write(
+        frame, artifact, options["title"] or bars.name, out, overwrite, options, "backtest"
     )
+    _print(run.metrics, out, as_json)
 
 
 @click.command(cls=ExampleCommand, examples=("glow-bt report results/btc",))
@@ -231,33 +242,45 @@ def _walk_forward(
     options: dict[str, Any],
     command: str,
 ) -> None:
-    from glow_bt.evaluation.walk_forward import divide_walk_forward, train_walk_forward
-    from glow_bt.ohlcv import bars_sha256
-    from glow_bt.training import TrainingProgress
+    from glow_bt.evaluation.seeds import write_seeds
+    from glow_bt.evaluation.unit_store import UnitStore
+    from glow_bt.evaluation.walk_forward import divide_walk_forward
 
+    engine = engine_of(options)
+    store, reuse = options.pop("store", None), options.pop("reuse", False)
     config = train_config(options)
+    seeds = seeds_of(config, options.pop("seeds", 1))
     if (horizon := options["var_horizon"]) not in config.return_horizons:
         raise ConfigError(
             f"expected --var-horizon among the horizons that are trained, "
             f"{', '.join(map(str, config.return_horizons))}, found {horizon}; "
             f"give --return-horizons {horizon}"
         )
-    folds = _fold_settings(options)
-    n_folds = len(divide_walk_forward(bars, config, **folds))
-    options["folds"] = n_folds
-    # Finished folds of an interrupted call wait here for the same call.
-    key = json.dumps([config.to_dict(), folds, bars_sha256(bars)], sort_keys=True)
-    unfinished = hidden_beside(out, f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.models")
-    with TrainingProgress() as progress:
-        models = train_walk_forward(
-            bars,
-            config,
-            **folds,
-            models_dir=unfinished,
-            progress=[progress.labelled(f"fold {i + 1} ") for i in range(n_folds)],
+    if reuse and store is None:
+        raise ConfigError("expected --store with --reuse, found none; say where the models are")
+    folds = divide_walk_forward(bars, config, **_fold_settings(options))
+    options["folds"] = len(folds)
+    hidden = hidden_beside(out, "models")
+    units, models = train_folds(bars, folds, seeds, store or hidden, engine, reuse)
+
+    def write(config: TrainConfig, place: Path, overwrite: bool = False) -> Run:
+        own = {**options, "seed": config.seed}
+        found = models[config.seed]
+        return _write(bars, found, title, place, overwrite, own, command, config)
+
+    if len(seeds) == 1:
+        _print(write(config, out, overwrite).metrics, out, as_json)
+    else:
+        summary = write_seeds(
+            out,
+            list(seeds),
+            lambda seed, place: write(seeds[seed], place).metrics,
+            title=title,
+            command=command,
         )
-    _study(bars, models, title, out, overwrite, as_json, options, command, config)
-    shutil.rmtree(unfinished)
+        print_seeds(summary, out, as_json)
+    if store is None:
+        UnitStore(hidden).discard(units)
 
 
 def _fold_settings(options: dict[str, Any]) -> dict[str, Any]:
@@ -275,17 +298,16 @@ def _fold_settings(options: dict[str, Any]) -> dict[str, Any]:
     return {**folds, "test_every": int(test_every) if test_every.isdecimal() else test_every}
 
 
-def _study(
+def _write(
     bars: pd.DataFrame,
     models: Sequence[FoldModel] | Artifact,
     title: str,
     out: Path,
     overwrite: bool,
-    as_json: bool,
     options: dict[str, Any],
     command: str,
     config: TrainConfig | None = None,
-) -> None:
+) -> Run:
     from glow_bt.bt import BybitPerpetual
     from glow_bt.evaluation.run_folder import write_run
     from glow_bt.evaluation.study import run_study
@@ -299,7 +321,7 @@ def _study(
         slippage_bps=options["slippage_bps"],
         leverage=_leverage(options),
     )
-    run = write_run(
+    return write_run(
         out,
         study,
         models,
@@ -313,7 +335,6 @@ def _study(
         config=config,
         overwrite=overwrite,
     )
-    _print(run.metrics, out, as_json)
 
 
 def _leverage(options: dict[str, Any]) -> float:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol, cast
 
 import pandas as pd
 
-from glow_bt.artifact import Artifact, load_artifact, save_artifact
-from glow_bt.errors import ArtifactError
-from glow_bt.features import DEFAULT_SPEC, FeatureSpec
+from glow_bt.artifact import Artifact
+from glow_bt.evaluation.engines import Engine, Task, run_tasks
+from glow_bt.evaluation.unit_store import UnitStore
+from glow_bt.evaluation.unit_training import (
+    TrainedUnit,
+    pack,
+    pack_bars,
+    train_packed,
+    train_unit,
+)
+from glow_bt.evaluation.units import Unit, plan_units
+from glow_bt.features import DEFAULT_SPEC, FeatureSpec, feature_array
 from glow_bt.folds import Fold, walk_forward_folds
-from glow_bt.ohlcv import bars_sha256, validate_bars
-from glow_bt.training import Progress, TrainConfig, block_sizes, train
+from glow_bt.ohlcv import BAR_COLUMNS, validate_bars
+from glow_bt.regimes import match_labels
+from glow_bt.training import Epoch, TrainConfig, block_sizes
 
-__all__ = ["FoldModel", "divide_walk_forward", "train_walk_forward"]
+__all__ = [
+    "FoldModel",
+    "UnitProgress",
+    "divide_walk_forward",
+    "fold_models",
+    "train_units",
+    "train_walk_forward",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +46,30 @@ class FoldModel:
         valid_from: stamp of the first test bar.
         valid_until: stamp of the last.
         artifact: trained on bars before valid_from only.
+        scores: see `glow_bt.evaluation.unit_scores`.
     """
 
     number: int
     valid_from: pd.Timestamp
     valid_until: pd.Timestamp
     artifact: Artifact
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class UnitProgress(Protocol):
+    """Told how the training of units goes on."""
+
+    def begin(self, total: int, kept: int) -> None:
+        """Take note of how many units there are, and how many were trained before."""
+        ...
+
+    def epoch(self, label: str, flow: str, epoch: Epoch, max_epochs: int) -> None:
+        """Take note of an epoch of a unit that is trained in this process."""
+        ...
+
+    def done(self, label: str) -> None:
+        """Take note of a unit that is trained."""
+        ...
 
 
 def divide_walk_forward(
@@ -82,13 +117,15 @@ def train_walk_forward(
     validation_fraction: float = 0.2,
     expanding: bool = True,
     spec: FeatureSpec | None = None,
-    models_dir: str | os.PathLike[str] | None = None,
-    progress: Sequence[Progress] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    engine: Engine | None = None,
+    progress: UnitProgress | None = None,
 ) -> list[FoldModel]:
-    """Train one model a fold, oldest first; regime labels are carried from fold to fold.
+    """Train one model a fold, each independently of the others.
 
     The test spans follow one another without a hole over the last `test_fraction` of the bars;
-    before each, a purge of the longest feature window, or `config.purge`, is left unused.
+    before each, a purge of the longest feature window, or `config.purge`, is left unused. Regime
+    labels are matched from fold to fold when all models are there.
 
     Args:
         bars: a bar frame.
@@ -100,15 +137,14 @@ def train_walk_forward(
         validation_fraction: share of each fold's past that validates.
         expanding: train on all of the past, or on a window of constant length.
         spec: features of a market state.
-        models_dir: folder for the artifacts (fold_1, fold_2, ...) and, while a fold trains, its
-            checkpoint. An interrupted call with the same bars and settings goes on from there,
-            to the same models; folds that are finished are not trained again.
-        progress: one progress callback a fold.
+        store: see `train_units`.
+        engine: see `train_units`.
+        progress: see `train_units`.
 
     Raises:
         ConfigError: on a setting that cannot work, or a purge below the longest feature window.
         TooFewBarsError: if the folds do not fit; says how many bars are needed.
-        ArtifactError: if models_dir holds something other than what a fold would train.
+        Others as `train_units` does.
     """
     config = config or TrainConfig()
     spec = spec or DEFAULT_SPEC
@@ -123,76 +159,144 @@ def train_walk_forward(
         expanding=expanding,
         spec=spec,
     )
+    units = plan_units(bars, folds, config, spec)
+    trained = train_units(bars, units, store=store, engine=engine, progress=progress)
+    return fold_models(bars, units, trained)
+
+
+def train_units(
+    bars: pd.DataFrame,
+    units: Sequence[Unit],
+    *,
+    store: str | os.PathLike[str] | None = None,
+    engine: Engine | None = None,
+    progress: UnitProgress | None = None,
+    train_missing: bool = True,
+) -> list[TrainedUnit]:
+    """Train what is not there yet, on whatever engine, to the same bits.
+
+    Args:
+        bars: the valid bar frame that the units were planned for.
+        units: in any order, of one or of several settings and seeds.
+        store: folder that keeps every unit as soon as it is trained (see `UnitStore`), so that
+            an interrupted call goes on from there. With engine local, a unit that was under way
+            goes on from its last epoch.
+        engine: where to train; default in this process.
+        progress: told of units as they come.
+        train_missing: whether to train at all; else all units must be in the store.
+
+    Returns:
+        One a unit, in the order of `units`.
+
+    Raises:
+        ResultsError: if the store is something else, or holds something else where a unit
+            belongs, or lacks a unit that may not be trained.
+        ArtifactError: if a model in the store is damaged.
+        As `glow_bt.evaluation.engines.run_tasks` and `glow_bt.training.train` do.
+    """
+    engine = engine or Engine()
+    kept = None if store is None else UnitStore(store)
+    if not train_missing and kept is not None:
+        kept.refuse_missing(units)
+    found: dict[str, TrainedUnit] = {}
+    for unit in units:
+        if kept is not None and (trained := kept.load(unit)) is not None:
+            found[unit.key] = trained
+    missing = {unit.key: unit for unit in units if unit.key not in found}
+    if progress is not None:
+        progress.begin(len(found) + len(missing), len(found))
+    train_all = _train_here if engine.in_process else _train_elsewhere
+    if missing:
+        found |= train_all(bars, missing, kept, engine, progress)
+    return [found[unit.key] for unit in units]
+
+
+def _train_here(
+    bars: pd.DataFrame,
+    missing: Mapping[str, Unit],
+    store: UnitStore | None,
+    engine: Engine,
+    progress: UnitProgress | None,
+) -> dict[str, TrainedUnit]:
+    found = {}
+    for key, unit in missing.items():
+
+        def report(
+            flow: str, epoch: Epoch, max_epochs: int, num_features: int, label: str = unit.label
+        ) -> None:
+            if progress is not None:
+                progress.epoch(label, flow, epoch, max_epochs)
+
+        checkpoints = None if store is None else store.checkpoints(unit)
+        found[key] = train_unit(unit, unit.bars_of(bars), progress=report, checkpoints=checkpoints)
+        if store is not None:
+            store.save(unit, pack(found[key]))
+        if progress is not None:
+            progress.done(unit.label)
+    return found
+
+
+def _train_elsewhere(
+    bars: pd.DataFrame,
+    missing: Mapping[str, Unit],
+    store: UnitStore | None,
+    engine: Engine,
+    progress: UnitProgress | None,
+) -> dict[str, TrainedUnit]:
+    beside = engine.name == "local"
+
+    def arguments(unit: Unit) -> tuple[object, ...]:
+        # Processes on other machines see neither the store nor this process.
+        checkpoints = store.checkpoints(unit) if beside and store is not None else None
+        parent = os.getpid() if beside else None
+        return unit, unit.key, pack_bars(unit.bars_of(bars)), checkpoints, parent
+
+    tasks = [Task(key, unit.label, partial(arguments, unit)) for key, unit in missing.items()]
+    found = {}
+    for key, packed in run_tasks(train_packed, tasks, engine):
+        if store is not None:
+            store.save(missing[key], packed)
+        found[key] = packed.unpack()
+        if progress is not None:
+            progress.done(missing[key].label)
+    return found
+
+
+def fold_models(
+    bars: pd.DataFrame, units: Sequence[Unit], trained: Sequence[TrainedUnit]
+) -> list[FoldModel]:
+    """Return the models of one walk-forward with regime labels carried from fold to fold.
+
+    Each model's labels are matched with those of the one before, over the bars that it was
+    trained on; so regime k keeps its meaning.
+
+    Args:
+        bars: the valid bar frame that the units were planned for.
+        units: of one seed, oldest first.
+        trained: what became of them.
+    """
     index = cast("pd.DatetimeIndex", bars.index)
     models: list[FoldModel] = []
-    for i, fold in enumerate(folds):
-        artifact = _train_fold(
-            bars,
-            fold,
-            config,
-            spec=spec,
-            previous=models[-1].artifact if models else None,
-            progress=progress[i] if progress else None,
-            folder=None if models_dir is None else Path(models_dir) / f"fold_{i + 1}",
-        )
+    for unit, result in zip(units, trained, strict=True):
+        artifact = result.artifact
+        if models:
+            past = bars.iloc[unit.fold.train.start : unit.fold.train.stop]
+            artifact = _relabelled(artifact, models[-1].artifact, past)
+        test = unit.fold.test
         models.append(
-            FoldModel(i + 1, index[fold.test.start], index[fold.test.stop - 1], artifact)
+            FoldModel(
+                unit.number, index[test.start], index[test.stop - 1], artifact, result.scores
+            )
         )
     return models
 
 
-def _train_fold(
-    bars: pd.DataFrame,
-    fold: Fold,
-    config: TrainConfig,
-    *,
-    spec: FeatureSpec,
-    previous: Artifact | None,
-    progress: Progress | None,
-    folder: Path | None,
-) -> Artifact:
-    """Train on the bars before a fold's test span, which it is not given."""
-    settings = replace(
-        config,
-        train_until=bars.index[fold.train.stop].isoformat(),
-        validation_until=bars.index[fold.validation.stop].isoformat(),
+def _relabelled(artifact: Artifact, previous: Artifact, past: pd.DataFrame) -> Artifact:
+    """Return a model whose regimes are numbered as those of another one that are most alike."""
+    array = past[list(BAR_COLUMNS)].to_numpy()
+    features = feature_array(array, artifact.spec)[artifact.spec.min_bars - 1 :]
+    reference, labels = (
+        model.read(model.scaler.transform(features)).regime for model in (previous, artifact)
     )
-    past = bars.iloc[fold.train.start : fold.validation.stop]
-    checkpoints = None if folder is None else folder.with_suffix(".checkpoint")
-    if folder is not None and os.path.lexists(folder):
-        artifact = _finished(folder, past, settings, spec)
-    else:
-        artifact = train(
-            past,
-            settings,
-            spec=spec,
-            previous=previous,
-            progress=progress,
-            checkpoint_dir=checkpoints,
-        )
-        if folder is not None:
-            save_artifact(artifact, folder)
-    if checkpoints is not None and checkpoints.exists():
-        checkpoints.rmdir()
-    return artifact
-
-
-def _finished(
-    folder: Path, past: pd.DataFrame, settings: TrainConfig, spec: FeatureSpec
-) -> Artifact:
-    """Load what an interrupted call trained, if it is what this one would train."""
-    artifact = load_artifact(folder)
-    record = artifact.training
-    differences = {
-        "bars": record.data_sha256 != bars_sha256(past),
-        "settings": record.config != settings.to_dict(),
-        "features": artifact.spec != spec,
-    }
-    other = [name for name, differs in differences.items() if differs]
-    if other:
-        raise ArtifactError(
-            f"expected no model or one of the same bars and settings in {folder}, found one of "
-            f"other {' and '.join(other)}; choose another folder for the models, or remove it "
-            "yourself"
-        )
-    return artifact
+    order = match_labels(reference, labels, artifact.regimes.num_regimes)
+    return replace(artifact, regimes=artifact.regimes.relabelled(order))

@@ -21,7 +21,7 @@ from glow_bt.artifact import load_artifact, save_artifact
 from glow_bt.cli import main
 from glow_bt.cli.app import app
 from glow_bt.errors import ResultsError
-from glow_bt.evaluation import run_folder, study, walk_forward
+from glow_bt.evaluation import run_folder, study, unit_training
 from glow_bt.flows import FAMILIES
 from glow_bt.scoring import Scorer
 from glow_bt.training import TrainConfig
@@ -469,7 +469,7 @@ def test_a_bare_call_is_the_help(capsys):
 def test_a_setting_that_cannot_work_is_refused_before_any_work(
     options, workplace, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("glow_bt.evaluation.walk_forward.train", None)
+    monkeypatch.setattr("glow_bt.evaluation.unit_training.train", None)
     out = tmp_path / "run"
     assert call("walk-forward", workplace / "bars.csv", "--out", out, *options) == 2
     captured = capsys.readouterr()
@@ -501,7 +501,7 @@ def test_an_interrupted_walk_forward_goes_on_at_its_first_unfinished_fold(
     workplace, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
-    real, trained = walk_forward.train, []
+    real, trained = unit_training.train, []
 
     def train(bars, *args, **kwargs):
         trained.append(len(bars))
@@ -509,7 +509,7 @@ def test_an_interrupted_walk_forward_goes_on_at_its_first_unfinished_fold(
             raise KeyboardInterrupt
         return real(bars, *args, **kwargs)
 
-    monkeypatch.setattr(walk_forward, "train", train)
+    monkeypatch.setattr(unit_training, "train", train)
     args = ["walk-forward", workplace / "bars.csv", "--folds", 2, "--test-fraction", 0.3, *SMALL]
     out = tmp_path / "run"
     assert call(*args, "--out", out) == 1

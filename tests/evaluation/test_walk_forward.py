@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from glow_bt.artifact import load_artifact, save_artifact
 from glow_bt.artifact.manifest import manifest_of, tensors_of
-from glow_bt.errors import ArtifactError, ConfigError, TooFewBarsError
-from glow_bt.evaluation import walk_forward as module
-from glow_bt.evaluation.walk_forward import divide_walk_forward, train_walk_forward
-from glow_bt.features import DEFAULT_SPEC
+from glow_bt.errors import ConfigError, ResultsError, TooFewBarsError
+from glow_bt.evaluation import unit_training
+from glow_bt.evaluation.engines import Engine
+from glow_bt.evaluation.units import plan_units
+from glow_bt.evaluation.walk_forward import (
+    divide_walk_forward,
+    train_units,
+    train_walk_forward,
+)
 from glow_bt.scoring import Scorer
 from tests.models import small_config, sp500_bars
 
@@ -66,7 +68,8 @@ def test_a_rolling_window_keeps_its_length(bars):
 
 
 def test_spans_of_the_calendar_begin_with_its_periods(bars, models, monkeypatch):
-    monkeypatch.setattr(module, "train", lambda *_, **__: models[0].artifact)
+    monkeypatch.setattr(unit_training, "train", lambda *_, **__: models[0].artifact)
+    monkeypatch.setattr(unit_training, "unit_scores", lambda *_: {})
     config = small_config(max_epochs=1)
     divided = {"test_every": "6MS", "test_fraction": 0.3}
     folds = divide_walk_forward(bars, config, **divided)
@@ -85,85 +88,91 @@ def test_a_longer_purge_is_kept_and_a_shorter_one_refused(bars):
         train_walk_forward(bars, small_config(purge=61), **SETTINGS)
 
 
-def test_models_are_saved_fold_by_fold(bars, tmp_path, models):
-    train_walk_forward(bars, small_config(), models_dir=tmp_path / "models", **SETTINGS)
-    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["fold_1", "fold_2"]
-    span = bars.iloc[800:]
-    saved = Scorer(load_artifact(tmp_path / "models" / "fold_1")).score(span)
-    pd.testing.assert_frame_equal(saved, Scorer(models[0].artifact).score(span), check_exact=True)
+def assert_same(found, expected):
+    """Fail unless the models of two walk-forwards are equal to the last bit."""
+    for model, whole in zip(found, expected, strict=True):
+        assert (model.number, model.valid_from) == (whole.number, whole.valid_from)
+        assert model.scores == whole.scores
+        assert manifest_of(model.artifact) == manifest_of(whole.artifact)
+        tensors = tensors_of(whole.artifact)
+        for name, tensor in tensors_of(model.artifact).items():
+            assert tensor.equal(tensors[name]), name
+
+
+class Seen:
+    """Notes what it is told, and may interrupt."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at = stop_at
+        self.begun, self.epochs, self.labels = [], [], []
+
+    def begin(self, total, kept):
+        self.begun.append((total, kept))
+
+    def epoch(self, label, flow, epoch, max_epochs):
+        self.epochs.append((label, flow, epoch.number))
+        if self.epochs[-1] == self.stop_at:
+            raise KeyboardInterrupt
+
+    def done(self, label):
+        self.labels.append(label)
 
 
 def test_an_interrupted_call_goes_on_where_it_was(bars, tmp_path, models):
-    class StopError(Exception):
-        pass
-
-    seen = []
-
-    def note(fold, stop_at=None):
-        def progress(flow, epoch, max_epochs, num_features):
-            seen.append((fold, flow, epoch.number))
-            if (flow, epoch.number) == stop_at:
-                raise StopError
-
-        return progress
-
-    def call(*progress):
-        seen.clear()
+    def call(progress):
         return train_walk_forward(
-            bars, small_config(), models_dir=tmp_path / "models", progress=progress, **SETTINGS
+            bars, small_config(), store=tmp_path / "store", progress=progress, **SETTINGS
         )
 
-    with pytest.raises(StopError):
-        call(note(1), note(2, stop_at=("return_1_2", 2)))
-    names = sorted(p.name for p in (tmp_path / "models").iterdir())
-    assert names == ["fold_1", "fold_2.checkpoint"]
-    resumed = call(note(1), note(2))
+    with pytest.raises(KeyboardInterrupt):
+        call(Seen(stop_at=("fold 2, seed 0", "return_1_2", 2)))
+    kept = sorted(p.name for p in (tmp_path / "store").iterdir())
+    assert [name.startswith(".") for name in kept] == [True, False]
+    assert kept[0].endswith(".checkpoint")
+    resumed = call(seen := Seen())
+    assert seen.begun == [(2, 1)]
+    assert seen.labels == ["fold 2, seed 0"]
     epochs = len(resumed[1].artifact.training.history["return_1_2"]["validation_nll"])
-    assert seen == [(2, "return_1_2", number) for number in range(3, epochs + 1)]
-    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["fold_1", "fold_2"]
-    again = call(note(1), note(2))
-    assert seen == []
-    for found in (resumed, again):
-        for model, whole in zip(found, models, strict=True):
-            assert (model.number, model.valid_from) == (whole.number, whole.valid_from)
-            assert manifest_of(model.artifact) == manifest_of(whole.artifact)
-            expected = tensors_of(whole.artifact)
-            for name, tensor in tensors_of(model.artifact).items():
-                assert tensor.equal(expected[name]), name
+    assert seen.epochs == [
+        ("fold 2, seed 0", "return_1_2", number) for number in range(3, epochs + 1)
+    ]
+    assert len(list((tmp_path / "store").iterdir())) == 2
+    again = call(seen := Seen())
+    assert seen.begun == [(2, 2)]
+    assert seen.epochs == []
+    assert_same(resumed, models)
+    assert_same(again, models)
 
 
-def test_a_killed_call_that_left_an_empty_checkpoint_is_cleaned_up(bars, tmp_path):
-    train_walk_forward(bars, small_config(), models_dir=tmp_path / "models", **SETTINGS)
-    (tmp_path / "models" / "fold_1.checkpoint").mkdir()
-    train_walk_forward(bars, small_config(), models_dir=tmp_path / "models", **SETTINGS)
-    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["fold_1", "fold_2"]
+def test_two_processes_train_the_same_models_to_the_last_bit(bars, models):
+    config, seen = small_config(), Seen()
+    found = train_walk_forward(bars, config, engine=Engine(jobs=2), progress=seen, **SETTINGS)
+    assert_same(found, models)
+    assert sorted(seen.labels) == ["fold 1, seed 0", "fold 2, seed 0"]
 
 
-@pytest.mark.parametrize(
-    ("change", "found"),
-    [("bars", "other bars;"), ("settings", "other settings;"), ("seed", "other settings;")],
-)
-def test_models_of_something_else_are_neither_used_nor_replaced(
-    bars, tmp_path, models, change, found
-):
-    save_artifact(models[0].artifact, tmp_path / "fold_1")
-    config, changed = small_config(), bars.copy()
-    if change == "bars":
-        changed.iloc[100, -1] += 1.0
-    else:
-        config = small_config(**{"settings": {"clip_norm": 4.9}, "seed": {"seed": 1}}[change])
-    before = (tmp_path / "fold_1" / "manifest.json").read_bytes()
-    with pytest.raises(ArtifactError, match=found):
-        train_walk_forward(changed, config, models_dir=tmp_path, **SETTINGS)
-    assert (tmp_path / "fold_1" / "manifest.json").read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["fold_1"]
+def test_a_unit_depends_on_no_other(bars, models):
+    folds = divide_walk_forward(bars, small_config(), **SETTINGS)
+    units = plan_units(bars, folds, small_config())
+    (alone,) = train_units(bars, units[1:])
+    assert alone.scores == models[1].scores
+    found, expected = tensors_of(alone.artifact), tensors_of(models[1].artifact)
+    for name, tensor in found.items():
+        assert name.startswith("regimes.") or tensor.equal(expected[name]), name
 
 
-def test_models_of_other_features_are_not_used(bars, tmp_path, models):
-    save_artifact(models[0].artifact, tmp_path / "fold_1")
-    spec = replace(DEFAULT_SPEC, short=DEFAULT_SPEC.short + 1)
-    with pytest.raises(ArtifactError, match="other features"):
-        train_walk_forward(bars, small_config(), spec=spec, models_dir=tmp_path, **SETTINGS)
+def test_units_may_be_taken_from_the_store_only(bars, tmp_path, models):
+    folds = divide_walk_forward(bars, small_config(), **SETTINGS)
+    first, second = plan_units(bars, folds, small_config())
+    train_units(bars, [first], store=tmp_path)
+    train_units(bars, [first], store=tmp_path, train_missing=False)
+    with pytest.raises(ResultsError, match=r"expected fold 2, seed 0 in .*, found none"):
+        train_units(bars, [first, second], store=tmp_path, train_missing=False)
+    (changed,) = plan_units(bars, folds[:1], small_config(clip_norm=4.9))
+    told = r"results of another config \(clip_norm: 5.0, asked for 4.9\)"
+    with pytest.raises(ResultsError, match=told):
+        train_units(bars, [changed], store=tmp_path, train_missing=False)
+    assert [path.name for path in tmp_path.iterdir()] == [first.key]
 
 
 def test_too_few_bars_for_the_folds_says_how_many_suffice():
