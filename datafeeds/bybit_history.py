@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,10 +76,13 @@ def fetch_histories(
 ) -> list[FetchedSeries]:
     """Fetch what a store lacks of ``since <= stamp < until``, closed bars only.
 
+    After an error the other series end at their next page. Ctrl-C closes the client, so that
+    nothing waits for an exchange that does not answer.
+
     Args:
         client: asks; its rate limit holds for all series together.
         store: where pages go as they arrive.
-        series: what to fetch (`BybitClient.series`).
+        series: what to fetch (`BybitClient.series`); one that is given twice is fetched once.
         since: start: ISO 8601, epoch milliseconds or a datetime; naive means UTC.
         until: end; default: the exchange's present.
         progress: called after each page, from several threads.
@@ -92,20 +95,26 @@ def fetch_histories(
             that came before are kept: call again to go on.
     """
     now_ms = client.now_ms()
+    series = list({one.key: one for one in series}.values())
     spans = [_span(one, since, until, now_ms) for one in series]
     stop = threading.Event()
 
     def fetch(one: BybitSeries, span: range) -> FetchedSeries:
         with store.writer(one.key, one.step_ms, one.offset_ms) as writer:
             new = _fill(client, store, writer, one, span, _Count(one.key, span, progress), stop)
+        if stop.is_set():
+            raise CancelledError  # nothing can be said of a part of it
         return _fetched(store, one, span, new)
 
     with ThreadPoolExecutor(min(_SERIES_AT_ONCE, max(len(series), 1))) as pool:
         tasks = [pool.submit(fetch, *work) for work in zip(series, spans, strict=True)]
         try:
             wait(tasks, return_when=FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            stop.set()
+            client.close()
+            raise
         finally:
-            # After an error or Ctrl-C the others end at their next page.
             if not all(task.done() for task in tasks):
                 stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -145,10 +154,13 @@ def ask_again(
 
 
 def _results(tasks: Sequence[Future[FetchedSeries]]) -> list[FetchedSeries]:
-    """What the tasks returned; the first error of theirs in its place."""
+    """What the tasks returned; the first error of theirs in its place.
+
+    Those that ended because another failed have none to tell.
+    """
     for task in tasks:
         error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, CancelledError):
             raise error
     return [task.result() for task in tasks]
 
@@ -197,7 +209,9 @@ def _fill(
         writer.forget(after)
         left = minus(writer.missing(span, series.limit), after)
         unsure = is_regular and begins != first and bool(_before(begins, span))
-        ended = found and sum(map(len, after)) > 1
+        behind = sum(map(len, after))
+        # The newest bar may not be final yet; many that are not there are rather its end.
+        ended = behind == 1 or (found and behind > 1)
         if stop.is_set() or not (left or unsure or ended):
             return new
     if left:
@@ -218,6 +232,8 @@ def _ask(
 ) -> int:
     """Ask for windows and store each page as it arrives; return how many rows are new."""
     new = 0
+    if stop.is_set():
+        return new
     pages = client.pages(series, windows)
     try:
         for page in pages:

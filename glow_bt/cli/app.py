@@ -77,7 +77,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), 1, args)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same call goes on where its training was", 1, args)
+        _fail(
+            "interrupted; the same call of fetch, train, walk-forward or paper goes on there",
+            1,
+            args,
+        )
     except BrokenPipeError:
         # The reader of a pipe has left, as `| head` does; nothing is wrong.
         sys.stderr.close()

@@ -1,9 +1,14 @@
 """Histories into a store, through the real client and a loopback server."""
 
+import signal
+import threading
+import time
+
 import pandas as pd
 import pytest
 
 from datafeeds.bybit_history import ask_again, fetch_histories
+from datafeeds.bybit_retry import RetryPolicy
 from datafeeds.ohlcv_store import OhlcvStore
 from datafeeds.series import SeriesKey
 from glow_bt.errors import ConfigError, FeedError, StoreLockedError, TransientFeedError
@@ -177,6 +182,55 @@ def test_the_first_error_ends_the_others_and_is_raised(serve, connect, store):
     series = [client.series("BTCUSDT"), client.series("ETHUSDT")]
     with pytest.raises(FeedError, match="Invalid period"):
         fetch_histories(client, store, series, "2024-01-05")
+
+
+def test_a_series_that_ends_because_of_another_does_not_hide_the_error(serve, connect, store):
+    server = serve(now="2024-02-01T00:20")
+    server.add_bars("BTCUSDT", "1h", make_bars(1000))
+    server.add_bars("ETHUSDT", "1h", make_bars(1000))
+    client = connect(server)
+    failed = threading.Event()
+
+    def pages(series, windows):
+        if series.market.id == "ETHUSDT":
+            failed.set()
+            raise FeedError("the reason")
+        failed.wait(10)
+        time.sleep(0.1)
+        yield from ()
+
+    client.pages = pages
+    series = [client.series("BTCUSDT"), client.series("ETHUSDT")]
+    with pytest.raises(FeedError, match=r"^the reason$"):
+        fetch_histories(client, store, series, "2024-01-05")
+
+
+def test_a_series_given_by_two_names_is_fetched_once(hourly, connect, store):
+    client = connect(hourly)
+    series = [client.series("BTCUSDT"), client.series(SYMBOL)]
+    [fetched] = fetch_histories(client, store, series, "2024-01-01")
+    assert fetched.new == 1499
+
+
+def test_ctrl_c_does_not_wait_for_an_exchange_that_is_away(hourly, connect, store):
+    hourly.script("kline", [None, *[FAULTS["http_503"]] * 100])
+    client = connect(hourly, retry=RetryPolicy(first_delay=60, max_delay=60, budget=600))
+
+    def interrupt():
+        while hourly.count("kline") < 2:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    series = client.series(SYMBOL)
+    user = threading.Thread(target=interrupt)
+    user.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fetch_histories(client, store, [series], "2024-01-01")
+    user.join()
+    assert time.monotonic() - began < 10
+    assert not [t for t in threading.enumerate() if t.name.startswith("bybit")]
 
 
 def test_two_writers_of_one_series_are_told_apart(hourly, fetch, store):
