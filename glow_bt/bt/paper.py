@@ -264,6 +264,7 @@ class PaperAccount(bt.Analyzer):
         if run.on_bar is not None:
             run.on_bar(self._report(stamp, position, equity, live))
         self._fills = []
+        broker.forget_done(self.strategy)
         self._live_bars += live
         if run.max_bars is not None and self._live_bars >= run.max_bars:
             run.stop()

@@ -93,6 +93,20 @@ class PaperBroker(bt.brokers.BackBroker):
             _reopen(trade, datas[trade["data"]], strategy)
         self._get_value()
 
+    def forget_done(self, strategy: bt.Strategy) -> None:
+        """Let go of orders that ended and trades that closed: Backtrader keeps them for ever.
+
+        Some kilobytes each, which is a lot in months. Call it when they have been booked.
+
+        Args:
+            strategy: owner of the orders.
+        """
+        self.orders = [order for order in self.orders if order.alive()]
+        strategy._orders.clear()
+        for by_id in strategy._trades.values():
+            for trades in by_id.values():
+                del trades[:-1]
+
     def _refuse_early(self, data: bt.AbstractDataBase) -> None:
         if not self.opened:
             raise ConfigError(

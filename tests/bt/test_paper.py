@@ -318,6 +318,14 @@ def test_it_stops_after_so_many_live_bars_and_when_asked(tmp_path):
     assert saved_bar(tmp_path / "c") is None
 
 
+def test_orders_and_trades_that_are_over_are_not_kept(tmp_path):
+    strategy = in_one_go(tmp_path, strategy=Brackets)
+    assert (tmp_path / "trades.csv").read_text().count("\n") > 10
+    assert all(order.alive() for order in strategy.broker.orders)
+    assert len(strategy._orders) < 5  # those of the last bar
+    assert max(len(trades) for trades in strategy._trades[strategy.data].values()) == 1
+
+
 def test_a_bar_is_told_when_it_is_on_the_disk(tmp_path):
     seen, statuses = [], []
 
