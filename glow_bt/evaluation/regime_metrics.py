@@ -18,8 +18,8 @@ from glow_bt.statistics import RegimeTable, label_stability, regime_table
 
 __all__ = ["regime_metrics"]
 
-# Daily bars lie up to five days apart around holidays; beyond, bars are no neighbours.
-_MOST_INTERVALS = 5
+# Exchanges of daily bars were closed for up to a week; beyond, bars are no neighbours.
+_MOST_INTERVALS = 10
 # Bars that all refits are asked to label; more change the agreement little.
 _MOST_COMPARED = 5000
 
