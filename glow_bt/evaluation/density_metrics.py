@@ -48,9 +48,6 @@ def density_metrics(
         statistic, pvalue (two-sided), model_better (one-sided); or baseline and skipped, which
         says why there is no comparison.
     """
-    artifacts = [models] if isinstance(models, Artifact) else [fold.artifact for fold in models]
-    if any(1 not in artifact.returns.horizons for artifact in artifacts):
-        return _skipped("the model was not trained for the next bar")
     returns = np.diff(np.log(bars["close"].to_numpy(dtype=np.float64)))
     first = int(bars.index.get_indexer(pd.DatetimeIndex([start]))[0])
     try:

@@ -51,6 +51,21 @@ def test_the_table_holds_every_contender_of_every_run(root):
     assert len(widths) == 1
 
 
+def test_sharpe_and_drawdown_have_their_intervals_where_a_run_has_any(root):
+    ends = {
+        "sharpe": {"low": -0.25, "high": 1.2},
+        "max_drawdown": {"low": -0.4, "high": -0.1},
+        "sortino": {"low": None, "high": None},
+    }
+    metrics = METRICS | {"statistics": {"intervals": {"glow": ends}}}
+    (root / "b" / "metrics.json").write_text(json.dumps(metrics))
+    table = results_table(root)
+    assert "| Market b | glow | -12.3% | 0.50 (-0.25 to 1.20) | - | 1.00 | " in table
+    assert " | -20.0% (-40.0% to -10.0%) | 51.0% |" in table
+    assert "| Market b | buy and hold | -12.3% | 0.50 | - |" in table
+    assert "| Market a | glow | -12.3% | 0.50 | - |" in table
+
+
 def test_the_readers_own_demo_is_no_reference(root):
     before = results_table(root)
     (root / "b").rename(root / "c")
