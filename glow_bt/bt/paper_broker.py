@@ -101,7 +101,7 @@ class PaperBroker(bt.brokers.BackBroker):
         Args:
             strategy: owner of the orders.
         """
-        self.orders = [order for order in self.orders if order.alive()]
+        self.orders: list[bt.Order] = [order for order in self.orders if order.alive()]
         strategy._orders.clear()
         for by_id in strategy._trades.values():
             for trades in by_id.values():
