@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from datafeeds.bybit_retry import RetryPolicy
 from datafeeds.bybit_time import windows
+from glow_bt.errors import TransientFeedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pandas as pd
 
@@ -36,6 +38,10 @@ class BybitFunding:
     Args:
         client: a `datafeeds.bybit_client.BybitClient`.
         symbol: a linear or inverse perpetual.
+        patient: called with the reason when the exchange is away for longer than the client
+            waits; whether to go on waiting, for what a position pays cannot be told without it.
+            None: never.
+        retry: gives the waits between such questions.
 
     Raises:
         ConfigError: if the symbol is spot, which pays no funding.
@@ -43,24 +49,45 @@ class BybitFunding:
         FeedError: if it cannot be asked.
     """
 
-    def __init__(self, client: _Client, symbol: str) -> None:
+    def __init__(
+        self,
+        client: _Client,
+        symbol: str,
+        *,
+        patient: Callable[[str], bool] | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
         self._client = client
+        self._patient = patient
+        self._retry = retry or RetryPolicy(first_delay=1.0, max_delay=10.0)
         self._series = client.series(symbol, "funding_rate")
 
     def rates_between(self, before_ns: int, now_ns: int) -> list[float]:
         """Return the rates of the stamps after `before_ns` up to `now_ns`, epoch nanoseconds.
 
         Raises:
-            FeedError: if the exchange cannot be asked.
+            TransientFeedError: if the exchange is away, and nobody is patient.
+            FeedError: if it refuses.
         """
         series = self._series
         first = series.floor(before_ns // _MS_NS) + series.step_ms
         stamps = range(first, now_ns // _MS_NS + 1, series.step_ms)
         if not stamps:
             return []
+        failures = 0
+        while True:
+            try:
+                return self._ask(stamps)
+            except TransientFeedError as error:
+                if self._patient is None or not self._patient(str(error)):
+                    raise
+            failures += 1
+            self._retry.wait(self._retry.delay(failures))
+
+    def _ask(self, stamps: range) -> list[float]:
         # An answer is cut off where the exchange's clock stood when it was last seen.
         self._client.server_time()
-        pages = self._client.pages(series, windows(stamps, series.limit))
+        pages = self._client.pages(self._series, windows(stamps, self._series.limit))
         rates = {
             stamp: rate
             for page in pages

@@ -6,7 +6,7 @@ import importlib
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,13 @@ def paper(**options: Any) -> None:
     names = ("var_level", "horizon", "recalibrate")
     scorer = Scorer(artifact, **{name: options[name] for name in names})
     with BybitClient(base_url=options["base_url"], seed=options["seed"]) as client:
-        run = _run(options, client, artifact)
+        printer = PaperPrinter(options["as_json"])
+
+        def patient(reason: str) -> bool:
+            printer.status("CONNBROKEN", f"{reason}; the funding rate is waited for")
+            return not run.stopping
+
+        run = _run(options, client, artifact, patient)
         feed = BybitData(
             dataname=options["symbol"],
             name=options["symbol"],
@@ -136,7 +142,6 @@ def paper(**options: Any) -> None:
             funding="funding_rate" in scorer.columns,
             open_interest="open_interest" in scorer.columns,
         )
-        printer = PaperPrinter(options["as_json"])
         printer.start(run.settings, options["state"])
         run.on_bar, run.on_status = printer.bar, printer.status
         with _stopping(run):
@@ -144,7 +149,9 @@ def paper(**options: Any) -> None:
         printer.stop(options["state"])
 
 
-def _run(options: Mapping[str, Any], client: BybitClient, artifact: Any) -> PaperRun:
+def _run(
+    options: Mapping[str, Any], client: BybitClient, artifact: Any, patient: Callable[[str], bool]
+) -> PaperRun:
     """Gather what trades, with which parameters and costs."""
     from glow_bt.artifact import fingerprint
     from glow_bt.bt.paper import PaperRun
@@ -180,14 +187,16 @@ def _run(options: Mapping[str, Any], client: BybitClient, artifact: Any) -> Pape
         settings=settings,
         strategy=strategy,
         params={**params, "model": artifact} if own_model else params,
-        commission=_commission(options, client),
+        commission=_commission(options, client, patient),
         watch=None if own_model else {"model": artifact, **scores},
         cash=options["cash"],
         max_bars=options["max_bars"],
     )
 
 
-def _commission(options: Mapping[str, Any], client: BybitClient) -> BybitPerpetual:
+def _commission(
+    options: Mapping[str, Any], client: BybitClient, patient: Callable[[str], bool]
+) -> BybitPerpetual:
     from datafeeds.bybit_funding import BybitFunding
     from glow_bt.bt import BybitPerpetual
 
@@ -195,7 +204,8 @@ def _commission(options: Mapping[str, Any], client: BybitClient) -> BybitPerpetu
     costs = {name: options[name] for name in names}
     if options["funding_rate"] is not None:
         return BybitPerpetual(**costs, funding_rate=options["funding_rate"])
-    return BybitPerpetual(**costs, funding=BybitFunding(client, options["symbol"]))
+    funding = BybitFunding(client, options["symbol"], patient=patient)
+    return BybitPerpetual(**costs, funding=funding)
 
 
 def _strategy(name: str) -> Any:

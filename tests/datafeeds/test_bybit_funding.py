@@ -5,9 +5,10 @@ import pytest
 from datafeeds.bybit_funding import BybitFunding
 from glow_bt.bt import BybitPerpetual
 from glow_bt.bt.funding import FundingRates, FundingSchedule
-from glow_bt.errors import ConfigError
+from glow_bt.errors import ConfigError, TransientFeedError
 from tests.bt.market import random_bars
 from tests.bt.test_commission import run_plan
+from tests.datafeeds.bybit_faults import FAULTS
 from tests.datafeeds.random_bars import make_bars
 
 
@@ -62,6 +63,33 @@ def test_a_broker_charges_what_the_exchange_says(funded, connect):
     live = BybitPerpetual(funding=BybitFunding(connect(funded), "BTC/USDT:USDT"))
     schedule = BybitPerpetual(funding=funded.rates)
     assert run_plan(bars, plan, live).equity == run_plan(bars, plan, schedule).equity
+
+
+def test_an_exchange_that_is_away_for_hours_is_waited_for(funded, connect, retry, clock):
+    reasons = []
+
+    def patient(reason):
+        reasons.append(reason)
+        if len(reasons) == 3:
+            funded._scripts.clear()
+        return True
+
+    client = connect(funded)
+    funding = BybitFunding(client, "BTC/USDT:USDT", patient=patient, retry=retry)
+    funded.script("time", [FAULTS["maintenance"]] * 1000)
+    span = [pd.Timestamp(stamp, tz="UTC").value for stamp in ("2024-01-05", "2024-01-05 16:00")]
+    assert funding.rates_between(*span) == FundingSchedule(funded.rates).rates_between(*span)
+    assert len(reasons) == 3
+    assert "maintenance" in reasons[0]
+
+
+@pytest.mark.parametrize("patient", [None, lambda reason: False])
+def test_where_nobody_is_patient_the_failure_is_told(funded, connect, patient):
+    funding = BybitFunding(connect(funded), "BTC/USDT:USDT", patient=patient)
+    funded.script("time", [FAULTS["http_503"]] * 1000)
+    span = [pd.Timestamp(stamp, tz="UTC").value for stamp in ("2024-01-05", "2024-01-05 16:00")]
+    with pytest.raises(TransientFeedError, match="HTTP 503"):
+        funding.rates_between(*span)
 
 
 def test_spot_pays_no_funding(funded, connect):
