@@ -156,7 +156,7 @@ class Table:
 
     def append(self, rows: list[tuple[pd.Timestamp, tuple[object, ...]]]) -> None:
         """Write rows, and a new file's header; they are on the disk when it returns."""
-        if not rows and self._file.exists():
+        if not rows and self._file.exists() and self._file.stat().st_size:
             return
         lines = [",".join([stamp.isoformat(), *map(str, row)]) for stamp, row in rows]
         with self._file.open("a", encoding="utf-8", newline="") as out:

@@ -241,10 +241,14 @@ def series_facts(fetched: FetchedSeries) -> dict[str, Any]:
 
 
 def _stored_symbol(shelf: OhlcvStore, name: str) -> str:
-    """Return the stored symbol that a name means, such as BTCUSDT; the name if it is unclear."""
+    """Return the stored symbol that a name means, such as BTCUSDT; the name if there is none.
+
+    As in fetching, a perpetual comes before the spot market of the same name.
+    """
     symbols = {key.symbol for key in shelf.list()}
-    like = {symbol for symbol in symbols if symbol.split(":")[0].replace("/", "") == name}
-    return like.pop() if name not in symbols and len(like) == 1 else name
+    pairs = {symbol: symbol.partition(":")[::2] for symbol in symbols if "-" not in symbol}
+    like = [symbol for symbol, (pair, _) in pairs.items() if pair.replace("/", "") == name]
+    return name if name in symbols or not like else min(like, key=lambda one: not pairs[one][1])
 
 
 def _listed(shelf: OhlcvStore, key: SeriesKey) -> dict[str, Any]:

@@ -105,6 +105,14 @@ def test_a_new_account_starts_its_files_anew(tmp_path):
     ]
 
 
+def test_a_file_without_rows_has_its_header_after_a_restart_too(tmp_path):
+    for _ in range(2):
+        rows = table(tmp_path)
+        rows.cut(pd.Timestamp("2024-01-01", tz="UTC"))
+        rows.append([])
+        assert (tmp_path / "equity.csv").read_text() == "timestamp,close,note\n"
+
+
 def test_a_folder_is_held_once_and_leftovers_of_a_kill_go(tmp_path):
     leftover = tmp_path / "paper" / ".state.json.123.tmp"
     leftover.parent.mkdir()

@@ -72,6 +72,16 @@ def test_export_joins_what_was_known_at_each_close(filled, tmp_path):
     assert (bars["funding_rate"] == 1e-4).all()
 
 
+def test_a_name_means_the_perpetual_before_the_spot_market(server, filled):
+    server.add_bars("BTCUSDT", "1h", make_bars(1500, "h", seed=7), category="spot")
+    spot = ["--symbol", "BTC/USDT", "--timeframe", "1h", "--since", "2024-01-01"]
+    assert filled("fetch", *spot)[0] == 0
+    wanted = ["data", "export", "--timeframe", "1h", "--symbol", "BTCUSDT", "--out", "btc.csv"]
+    code, out, _ = filled(*wanted, base=False)
+    assert code == 0
+    assert "1440 bars of BTC/USDT:USDT 1h" in out
+
+
 def test_fetch_joins_into_its_file_too(call, tmp_path):
     code, _, _ = call(
         "fetch", "--symbol", "BTC/USDT:USDT", "--timeframe", "1h", "--since", "2024-01-05",
