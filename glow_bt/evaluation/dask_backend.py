@@ -75,7 +75,10 @@ def dask_backend(
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    # Nothing is open to other machines.
+                    dashboard_address="127.0.0.1:0",
+                    worker_dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False},
                 ) as cluster,
                 Client(cluster, set_as_default=False) as client,
             ):

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, cast
 
 import joblib
@@ -27,6 +29,9 @@ from glow_bt.evaluation.dask_backend import Lost, dask_backend
 __all__ = ["ENGINES", "Engine", "Task", "run_tasks"]
 
 ENGINES = ("local", "dask", "ray")
+
+# How often a worker looks whether the process that it works for is still there.
+_WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -219,16 +224,30 @@ def _local(engine: Engine) -> Iterator[_Session]:
     width = engine.num_processes
     try:
         with joblib.parallel_config(
-            "loky", n_jobs=processes, inner_max_num_threads=1, initializer=_leave_interrupts
+            "loky",
+            n_jobs=processes,
+            inner_max_num_threads=1,
+            initializer=_serve,
+            initargs=(os.getpid(),),
         ):
             yield _Session((BrokenProcessPool,), width, streams=True, retries=engine.retries)
     finally:
         get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
-def _leave_interrupts() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that was called."""
+def _serve(parent: int) -> None:
+    """Make a worker of this process: one that goes when the process it works for is gone.
+
+    Ctrl-C, which a terminal sends to all processes, is left to that one.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)  # whatever is written is written whole or not at all
+
+    Thread(target=watch, name="glow-bt-parent", daemon=True).start()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from glow_bt.artifact import Artifact, load_artifact, save_artifact
-from glow_bt.errors import ConfigError, TrainingError
+from glow_bt.errors import ConfigError
 from glow_bt.evaluation.unit_scores import unit_scores
 from glow_bt.evaluation.units import Unit
 from glow_bt.folds import Fold
-from glow_bt.training import Epoch, Progress, train
+from glow_bt.training import Progress, train
 
 __all__ = ["PackedUnit", "TrainedUnit", "pack", "pack_bars", "train_packed", "train_unit"]
 
@@ -114,9 +113,7 @@ def pack_bars(bars: pd.DataFrame) -> bytes:
     return bars.to_parquet()
 
 
-def train_packed(
-    unit: Unit, key: str, packed_bars: bytes, checkpoints: Path | None, parent: int | None
-) -> PackedUnit:
+def train_packed(unit: Unit, key: str, packed_bars: bytes, checkpoints: Path | None) -> PackedUnit:
     """Train a unit in a process of its own.
 
     Args:
@@ -124,12 +121,9 @@ def train_packed(
         key: the unit's key where it was planned.
         packed_bars: see `pack_bars`.
         checkpoints: as `train_unit` takes it.
-        parent: the process that is worked for, where that is the parent of this one: without
-            it the work stops.
 
     Raises:
         ConfigError: if this process has another version of the code or of a library.
-        TrainingError: if the parent is gone.
     """
     if unit.key != key:
         raise ConfigError(
@@ -137,9 +131,5 @@ def train_packed(
             f"has, found others ({unit.inputs['versions']}); install the same everywhere"
         )
 
-    def stay(flow: str, epoch: Epoch, max_epochs: int, num_features: int) -> None:
-        if parent is not None and os.getppid() != parent:
-            raise TrainingError("expected the process that asked for this model, found it gone")
-
     bars = pd.read_parquet(io.BytesIO(packed_bars))
-    return pack(train_unit(unit, bars, progress=stay, checkpoints=checkpoints))
+    return pack(train_unit(unit, bars, checkpoints=checkpoints))

@@ -246,10 +246,9 @@ def _train_elsewhere(
     beside = engine.name == "local"
 
     def arguments(unit: Unit) -> tuple[object, ...]:
-        # Processes on other machines see neither the store nor this process.
+        # Processes on other machines do not see the store.
         checkpoints = store.checkpoints(unit) if beside and store is not None else None
-        parent = os.getpid() if beside else None
-        return unit, unit.key, pack_bars(unit.bars_of(bars)), checkpoints, parent
+        return unit, unit.key, pack_bars(unit.bars_of(bars)), checkpoints
 
     tasks = [Task(key, unit.label, partial(arguments, unit)) for key, unit in missing.items()]
     found = {}

@@ -1,0 +1,38 @@
+"""A walk-forward in a process of its own: `python -m tests.evaluation.kill_driver STORE JOBS`."""
+
+import sys
+
+from glow_bt.artifact import fingerprint
+from glow_bt.evaluation.engines import Engine
+from glow_bt.evaluation.walk_forward import FoldModel, train_walk_forward
+from tests.models import small_config, sp500_bars
+
+
+class Loud:
+    """Says when training begins, and every unit that is done."""
+
+    def begin(self, total, kept):
+        print("begun", kept, flush=True)
+
+    def epoch(self, label, flow, epoch, max_epochs):
+        pass
+
+    def done(self, label):
+        print("done", label, flush=True)
+
+
+def run(store, jobs) -> list[FoldModel]:
+    return train_walk_forward(
+        sp500_bars(0, 1000),
+        small_config(max_epochs=2),
+        n_folds=3,
+        test_fraction=0.15,
+        store=store,
+        engine=Engine(jobs=jobs),
+        progress=Loud(),
+    )
+
+
+if __name__ == "__main__":
+    for model in run(sys.argv[1], int(sys.argv[2])):
+        print("model", fingerprint(model.artifact), sorted(model.scores.items()), flush=True)
