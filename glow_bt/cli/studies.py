@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from glow_bt.cli.contenders import contenders, fee_of, leverage_of, trading_options
 from glow_bt.cli.engines import engine_of, engine_options, print_seeds, seeds_of, train_folds
 from glow_bt.cli.options import (
     ExampleCommand,
@@ -23,13 +24,12 @@ from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
     from glow_bt.artifact import Artifact
     from glow_bt.evaluation.run_folder import Run
-    from glow_bt.evaluation.study import Contender
     from glow_bt.evaluation.walk_forward import FoldModel
     from glow_bt.training import TrainConfig
 
@@ -37,45 +37,6 @@ __all__ = ["backtest", "demo", "report", "walk_forward"]
 
 _DEMO_FOLDS = 5
 _FOLDS = 4
-
-
-def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what decides on positions and costs."""
-    for flag, default, text in (
-        (
-            "--dead-band",
-            PolicyParams.dead_band,
-            "Smallest change of exposure traded; costs add to it.",
-        ),
-        ("--leverage-cap", PolicyParams.leverage_cap, "Largest exposure over equity."),
-        (
-            "--error-margin",
-            PolicyParams.error_margin,
-            "Standard errors of VaR that are added to it.",
-        ),
-        (
-            "--es-budget",
-            PolicyParams.es_budget,
-            "Share of equity that 1 % CVaR may lose; default: no limit.",
-        ),
-        ("--risk-budget", PolicyParams.risk_budget, "Share of equity that 1 % VaR may lose."),
-        ("--slippage-bps", 1.0, "Slippage on every fill, in basis points."),
-        ("--cash", 100_000.0, "Starting equity."),
-    ):
-        function = click.option(flag, type=float, default=default, show_default=True, help=text)(
-            function
-        )
-    function = click.option(
-        "--var-horizon",
-        type=int,
-        default=1,
-        show_default=True,
-        help="Bars ahead that VaR is for, one that the model was trained for.",
-    )(function)
-    function = click.option(
-        "--recalibrate", is_flag=True, help="Correct VaR by how earlier forecasts turned out."
-    )(function)
-    return click.option("--long-only", is_flag=True, help="Never short.")(function)
 
 
 @click.command(
@@ -95,7 +56,7 @@ def _trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Embedded daily bars, 1999-2018.",
 )
 @click.option("--folds", type=int, default=_DEMO_FOLDS, show_default=True, help="Test spans.")
-@_trading_options
+@trading_options
 @training_options
 @engine_options
 @output_options
@@ -167,7 +128,7 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
     show_default=True,
     help="Seeds, from --seed on; of several, each has a run folder beside means and spreads.",
 )
-@_trading_options
+@trading_options
 @training_options
 @engine_options
 @output_options
@@ -197,7 +158,7 @@ def walk_forward(
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
 @click.option("--title", default=None, help="Heading of the pages; default: the file's name.")
 @click.option("--seed", type=int, default=0, help="Accepted for uniformity; nothing is random.")
-@_trading_options
+@trading_options
 @output_options
 def backtest(
     bars: Path,
@@ -225,9 +186,18 @@ def backtest(
 @click.option("--seed", type=int, default=0, help="Accepted for uniformity; nothing is random.")
 @output_options
 def report(run_dir: Path, seed: int, as_json: bool) -> None:
-    """Write tearsheet.html and model.html of a finished run anew, and print its table."""
-    from glow_bt.evaluation.run_folder import read_run, write_pages
+    """Write index.html, tearsheet.html and model.html of a finished run anew; print its table.
 
+    For a folder of run folders, write index.html: a list of them all.
+    """
+    from glow_bt.evaluation.run_folder import read_run, write_pages
+    from glow_bt.evaluation.run_list import is_list_of_runs, write_run_list
+
+    if is_list_of_runs(run_dir):
+        count = write_run_list(run_dir)
+        page = run_dir / "index.html"
+        click.echo(json.dumps({"out": str(page), "runs": count}) if as_json else f"wrote {page}")
+        return
     run = read_run(run_dir)
     write_pages(run)
     _print(run.metrics, run_dir, as_json)
@@ -307,19 +277,22 @@ def _write(
     options: dict[str, Any],
     command: str,
     config: TrainConfig | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> Run:
-    from glow_bt.bt import BybitPerpetual
-    from glow_bt.evaluation.run_folder import write_run
+    """Backtest and write the run folder; `search` is what a search tried before."""
+    from glow_bt.evaluation.run_folder import num_trials, write_run
     from glow_bt.evaluation.study import run_study
     from glow_bt.training import TrainConfig
 
     study = run_study(
         bars,
         models,
-        _contenders(options, bars),
+        contenders(options, bars, models),
         cash=options["cash"],
         slippage_bps=options["slippage_bps"],
-        leverage=_leverage(options),
+        liquidity=options["liquidity"],
+        leverage=leverage_of(options),
+        num_trials=num_trials(search),
     )
     return write_run(
         out,
@@ -330,39 +303,12 @@ def _write(
         command=command,
         trading={
             **{name: value for name, value in options.items() if name not in TrainConfig.names()},
-            "taker": BybitPerpetual().p.taker,
+            "fee": fee_of(options),
         },
         config=config,
+        search=search,
         overwrite=overwrite,
     )
-
-
-def _leverage(options: dict[str, Any]) -> float:
-    """Return what the broker has to allow for the leverage cap to be reached."""
-    return max(1.0, float(options["leverage_cap"]))
-
-
-def _contenders(trading: dict[str, Any], bars: pd.DataFrame) -> list[Contender]:
-    from glow_bt.bt import BybitPerpetual
-    from glow_bt.evaluation.study import Contender
-    from glow_bt.ohlcv import periods_per_year
-    from strategies.glow_baselines import BuyAndHold, VolatilityTarget
-    from strategies.glow_strategy import GlowStrategy
-
-    shared = {
-        "dead_band": trading["dead_band"],
-        "leverage_cap": trading["leverage_cap"],
-        "cost_rate": BybitPerpetual().p.taker + trading["slippage_bps"] / 1e4,
-    }
-    own = ("risk_budget", "es_budget", "error_margin", "long_only")
-    risk = {"horizon": trading["var_horizon"], "recalibrate": trading["recalibrate"]}
-    policy = {**shared, **risk, **{name: trading[name] for name in own}}
-    yearly = {"periods_per_year": periods_per_year(bars)}
-    return [
-        Contender("glow", GlowStrategy, policy, uses_model=True),
-        Contender("buy_and_hold", BuyAndHold, {}),
-        Contender("volatility_target", VolatilityTarget, {**shared, **yearly}),
-    ]
 
 
 def _refuse_early(out: Path, overwrite: bool, options: dict[str, Any]) -> None:
@@ -383,4 +329,4 @@ def _print(metrics: dict[str, Any], out: Path, as_json: bool) -> None:
         click.echo(json.dumps({"out": str(out), **metrics}))
         return
     print_study(metrics)
-    click.echo(f"wrote {out / 'tearsheet.html'} and {out / 'model.html'}")
+    click.echo(f"wrote {out / 'index.html'}, which links tearsheet.html and model.html")

@@ -148,12 +148,7 @@ def run_study(
     states = results[contenders[0].name].states
     yearly = periods_per_year(span)
     metrics: dict[str, Any] = {
-        "span": {
-            "from": states.index[0].isoformat(),
-            "until": states.index[-1].isoformat(),
-            "bars": len(states),
-            "periods_per_year": yearly,
-        },
+        "span": _span_facts(states, yearly),
         "costs": {
             "liquidity": liquidity,
             "fee": account.commission().p.commission,
@@ -176,6 +171,15 @@ def run_study(
             draws=draws,
         )
     return Study(results=results, latents=_latents(span.iloc[late:], models), metrics=metrics)
+
+
+def _span_facts(states: pd.DataFrame, yearly: float) -> dict[str, Any]:
+    return {
+        "from": states.index[0].isoformat(),
+        "until": states.index[-1].isoformat(),
+        "bars": len(states),
+        "periods_per_year": yearly,
+    }
 
 
 @dataclass(frozen=True)

@@ -148,12 +148,24 @@ def test_backtest_writes_the_whole_run(workplace):
         "states.parquet",
         "equity.parquet",
         "latents.parquet",
+        "index.html",
         "tearsheet.html",
         "model.html",
         "pictures",
     }
     metrics = json.loads((workplace / "run" / "metrics.json").read_text())
-    assert set(metrics["strategies"]) == {"glow", "buy_and_hold", "volatility_target"}
+    baselines, ablations = (
+        ["glow", "buy_and_hold", "volatility_target"],
+        [
+            "no_filter",
+            "no_direction",
+            "no_var_sizing",
+            "random_direction",
+        ],
+    )
+    assert list(metrics["strategies"]) == [*baselines, *ablations]
+    assert list(metrics["statistics"]["differences"]) == [*baselines[1:], *ablations]
+    assert metrics["costs"]["fee"] == 0.00055
     assert metrics["span"]["bars"] == 150
     trained_until = json.loads((workplace / "model" / "manifest.json").read_text())["training"][
         "trained_until"
@@ -163,9 +175,10 @@ def test_backtest_writes_the_whole_run(workplace):
 
 def test_report_makes_the_pages_anew_from_the_folder_alone(workplace, tmp_path):
     run = shutil.copytree(workplace / "run", tmp_path / "moved")
-    for page in ("tearsheet.html", "model.html"):
+    for page in ("index.html", "tearsheet.html", "model.html"):
         (run / page).unlink()
     assert "Sharpe" in printed("report", run)
+    assert (run / "index.html").stat().st_size > 50_000
     assert (run / "tearsheet.html").stat().st_size > 100_000
     assert (run / "model.html").stat().st_size > 50_000
 
@@ -385,7 +398,7 @@ def test_the_volatility_target_counts_the_years_of_its_bars(
 )
 def test_the_budgets_reach_the_strategy(believer, contenders, options, expected):
     args = ["backtest", believer / "bars.csv", "--model", believer / "model", *options]
-    assert call(*args, "--out", believer / "run") == 1
+    assert call(*args, "--no-ablations", "--out", believer / "run") == 1
     assert contenders["glow"].items() >= expected.items()
 
 
@@ -539,7 +552,29 @@ def test_test_spans_have_the_length_that_is_asked_for(workplace, tmp_path, monke
 def test_a_strategy_that_never_traded_says_so(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
     args = ["backtest", workplace / "bars.csv", "--model", workplace / "model"]
-    assert "glow placed no order" in printed(*args, "--out", tmp_path / "r", "--dead-band", 9)
+    said = printed(*args, "--out", tmp_path / "r", "--dead-band", 9, "--no-ablations")
+    assert "No order was placed by GLOW" in said
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert set(metrics["strategies"]) == {"glow", "buy_and_hold", "volatility_target"}
+
+
+def test_makers_pay_the_fee_of_makers(workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    args = ["backtest", workplace / "bars.csv", "--model", workplace / "model"]
+    printed(*args, "--out", tmp_path / "r", "--liquidity", "maker", "--no-ablations")
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert metrics["costs"]["fee"] == 0.0002
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert manifest["trading"]["liquidity"] == "maker"
+
+
+def test_a_folder_of_runs_is_reported_as_a_list(workplace, tmp_path, capsys):
+    for name in ("a", "b"):
+        shutil.copytree(workplace / "run", tmp_path / name)
+    assert f"wrote {tmp_path / 'index.html'}" in printed("report", tmp_path)
+    assert json.loads(printed("report", tmp_path, "--json"))["runs"] == 2
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.count('href="a/index.html"') == page.count('href="b/index.html"') == 7
 
 
 def test_what_the_system_refuses_is_one_line(workplace, capsys):
