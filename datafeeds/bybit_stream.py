@@ -256,7 +256,7 @@ def _received(connection: ClientConnection, timeout: float) -> str | bytes | Non
 def _parsed(frame: str | bytes) -> dict[str, Any]:
     try:
         message = json.loads(frame)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
         raise _Lost(f"expected a JSON object, found {str(frame[:60])!r}")

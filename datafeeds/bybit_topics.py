@@ -26,6 +26,7 @@ __all__ = [
 STREAM_URL = "wss://stream.bybit.com"
 """Where Bybit streams public market data."""
 
+_LARGEST_MS = 2**53  # what a float holds to the millisecond
 _FIELDS = ("start", "open", "high", "low", "close", "volume", "turnover")
 
 
@@ -74,7 +75,7 @@ def kline_topic(market: Market, timeframe: Timeframe) -> str:
 def message_ms(message: dict[str, Any]) -> int | None:
     """Return when the exchange made a message, in epoch milliseconds; None if it does not say."""
     stamp = message.get("ts")
-    return stamp if isinstance(stamp, int) and not isinstance(stamp, bool) else None
+    return stamp if type(stamp) is int and abs(stamp) < _LARGEST_MS else None
 
 
 def confirmed_bars(

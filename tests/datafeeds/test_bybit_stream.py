@@ -184,7 +184,7 @@ def test_a_refused_subscription_ends_the_stream_at_once(sockets, listen):
     assert sockets.opened == 1
 
 
-@pytest.mark.parametrize("frame", ["{", "", "[]", "null", "<html>", b"\xff\x00"])
+@pytest.mark.parametrize("frame", ["{", "", "[]", "null", "<html>", b"\xff\x00", "[" * 99_999])
 def test_what_is_no_object_costs_the_connection(sockets, listen, frame):
     listener = listen()
     listener.expect(StreamStatus.UP)

@@ -2,7 +2,13 @@ import pytest
 
 from datafeeds.bybit_markets import Market
 from datafeeds.bybit_time import timeframe_of
-from datafeeds.bybit_topics import LiveBar, confirmed_bars, kline_topic, stream_address
+from datafeeds.bybit_topics import (
+    LiveBar,
+    confirmed_bars,
+    kline_topic,
+    message_ms,
+    stream_address,
+)
 from glow_bt.errors import ConfigError
 
 BTC = Market("BTC/USDT:USDT", "BTCUSDT", "linear")
@@ -59,8 +65,9 @@ def test_damaged_messages_hold_nothing(data):
     assert read({"data": data}) == []
 
 
-@pytest.mark.parametrize("ts", [None, "1672325100000", True, 1.5])
+@pytest.mark.parametrize("ts", [None, "1672325100000", True, 1.5, 10**400, -(10**400)])
 def test_messages_without_a_stamp_hold_nothing(ts):
+    assert message_ms(message(ts=ts)) is None
     assert read(message(ts=ts)) == []
 
 
