@@ -194,12 +194,24 @@ def export_bars(
     kinds: Sequence[str],
     out: Path,
 ) -> dict[str, Any]:
-    """Write bars of a store, joined with other histories, and return what was written."""
+    """Write bars of a store, joined with other histories, and return what was written.
+
+    Raises:
+        DataError: if there are none in the span.
+    """
     from datafeeds.ohlcv_joined import read_joined
     from glow_bt import ohlcv
+    from glow_bt.errors import DataError
 
     also = [kind for kind in kinds if kind in _COLUMNS]
     bars = read_joined(shelf, *key[:2], key.timeframe, since, until, also=also)
+    if bars.empty:
+        beside = f" with {' and '.join(also)}" if also else ""
+        raise DataError(
+            f"expected stored bars of {key.symbol} {key.timeframe}{beside} from "
+            f"{since or 'the first'} until {until or 'the last'}, found none; `glow-bt data ls` "
+            "tells from when to when each history is there"
+        )
     ohlcv.write_bars(bars, out)
     gaps = ohlcv.find_gaps(bars)
     return {

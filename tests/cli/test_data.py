@@ -72,6 +72,28 @@ def test_export_joins_what_was_known_at_each_close(filled, tmp_path):
     assert (bars["funding_rate"] == 1e-4).all()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--since", "2025-01-01"],
+        ["--since", "2024-01-20", "--until", "2024-01-19"],
+        ["--since", "2024-02-20", "--join", "open-interest"],
+    ],
+)
+def test_a_span_without_stored_bars_is_one_line_and_no_file(server, filled, tmp_path, more):
+    if "--join" in more:
+        hours = pd.date_range("2023-12-25", "2024-03-01", freq="h", tz="UTC")
+        server.add_open_interest("BTCUSDT", "1h", pd.Series(1000.0, index=hours))
+        early = ["--since", "2024-01-01", "--until", "2024-01-10", "--also", "open-interest"]
+        assert filled("fetch", "--symbol", "BTCUSDT", "--timeframe", "1h", *early)[0] == 0
+    wanted = ["data", "export", "--timeframe", "1h", "--symbol", "BTCUSDT", "--out", "btc.csv"]
+    code, _, said = filled(*wanted, *more, base=False)
+    assert code == 1
+    assert "found none; `glow-bt data ls` tells from when to when" in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "btc.csv").exists()
+
+
 def test_a_name_means_the_perpetual_before_the_spot_market(server, filled):
     server.add_bars("BTCUSDT", "1h", make_bars(1500, "h", seed=7), category="spot")
     spot = ["--symbol", "BTC/USDT", "--timeframe", "1h", "--since", "2024-01-01"]
