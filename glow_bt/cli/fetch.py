@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +86,8 @@ def fetch(
 ) -> None:
     """Fetch closed bars from Bybit. No account or key is needed.
 
-    Each page is kept as it arrives: the same call goes on where another was interrupted. With
+    Each page is kept as it arrives: the same call goes on where another was interrupted (Ctrl-C,
+    SIGTERM, kill, power cut). With
     --out alone they are kept in a hidden folder beside FILE, which goes when FILE is there.
     """
     from datafeeds.bybit_client import BybitClient
@@ -105,6 +108,7 @@ def fetch(
             base_url=base_url, seed=seed, requests_per_second=requests_per_second
         ) as client,
         series_progress() as progress,
+        _stopped_by_sigterm(),
         _resumable(root),
     ):
         series = [client.series(name, kind, timeframe) for name in names for kind in kinds]
@@ -136,6 +140,19 @@ def _names(symbol: str | None, symbols: str | None, out: Path | None) -> list[st
     if not all(names):
         raise click.UsageError(f"expected symbols such as BTCUSDT,ETHUSDT, found {symbols!r}")
     return list(dict.fromkeys(names))
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: threads end, and the terminal is left in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other may say what signals do
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
+import time
 
 import pandas as pd
 import pytest
@@ -76,6 +79,29 @@ def test_a_transient_fault_is_survived(server, tmp_path):
     server.script("kline", [FAULTS["http_503"], FAULTS["truncated"]])
     assert fetch(server, "--out", tmp_path / "b.csv") == 0
     assert len(read_bars(tmp_path / "b.csv")) == 60 * 24
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_asked_to_and_goes_on_when_called_again(server, tmp_path, capsys, number):
+    before = signal.getsignal(number)
+    asked = server.count("kline")
+    server.script("kline", [None, *[FAULTS["http_503"]] * 1000])
+
+    def end():
+        while server.count("kline") < asked + 2:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, number)
+
+    user = threading.Thread(target=end)
+    user.start()
+    code = fetch(server, "--store", tmp_path / "store")
+    user.join()
+    server._scripts.clear()
+    assert code == 1
+    assert "Error: interrupted; the same call of fetch" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+    assert fetch(server, "--store", tmp_path / "store") == 0
+    assert "1440 rows" in capsys.readouterr().out
 
 
 def test_an_existing_file_is_kept_unless_told(server, tmp_path, capsys):
