@@ -9,6 +9,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from glow_bt.errors import ConfigError
@@ -111,8 +112,13 @@ def as_utc(stamp: Stamp, name: str) -> pd.Timestamp:
         ConfigError: if it is no moment.
     """
     try:
-        unit = "ms" if isinstance(stamp, int) else None
-        moment = pd.Timestamp(stamp, unit=unit)
+        if isinstance(stamp, bool | float):
+            # pandas would take a float for nanoseconds, and so it does NumPy's whole numbers.
+            raise TypeError(f"{type(stamp).__name__} is no moment")
+        if isinstance(stamp, int | np.integer):
+            moment = pd.Timestamp(int(stamp), unit="ms")
+        else:
+            moment = pd.Timestamp(stamp)
         if pd.isna(moment):
             raise ValueError("it is empty")
         return moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")

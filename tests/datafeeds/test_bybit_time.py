@@ -50,6 +50,7 @@ def test_unsupported_timeframe_lists_the_supported(name):
         "2024-01-31T12:00",
         "2024-01-31 13:00+01:00",
         1706702400000,
+        np.int64(1706702400000),
         dt.datetime(2024, 1, 31, 12),  # noqa: DTZ001
         dt.datetime(2024, 1, 31, 12, tzinfo=dt.UTC),
         pd.Timestamp("2024-01-31T07:00", tz="America/New_York"),
@@ -60,7 +61,7 @@ def test_moments_are_read_as_utc(stamp):
     assert as_utc(stamp, "since") == pd.Timestamp("2024-01-31T12:00", tz="UTC")
 
 
-@pytest.mark.parametrize("stamp", ["yesterdayish", "", None, pd.NaT, [1], 10**30])
+@pytest.mark.parametrize("stamp", ["yesterdayish", "", None, pd.NaT, [1], 10**30, 1.7e12, True])
 def test_what_is_no_moment_is_refused_by_name(stamp):
     with pytest.raises(ConfigError, match="expected until as a date such as"):
         as_utc(stamp, "until")
