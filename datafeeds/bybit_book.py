@@ -43,7 +43,7 @@ def book_update(message: dict[str, object]) -> BookUpdate:
     if isinstance(data, dict) and kind in ("snapshot", "delta") and is_stamp_ms(stamp):
         update_id, bids, asks = data.get("u"), data.get("b"), data.get("a")
         if type(update_id) is int and isinstance(bids, list) and isinstance(asks, list):
-            return BookUpdate(kind == "snapshot", stamp, update_id, bids, asks)  # type: ignore[arg-type]
+            return BookUpdate(kind == "snapshot", stamp, update_id, bids, asks)
     raise MalformedAnswerError(
         "expected an order-book message with type snapshot or delta, ts or cts in ms, and data "
         f"with u, b and a, found {shown(message)}"
