@@ -108,7 +108,8 @@ def write_run(
         command: name of the command.
         trading: settings of cash, costs and policy.
         config: settings of the trainer, for a walk-forward.
-        search: what a search tried before; its key trials is their number, or a list of them.
+        search: what a search tried before; its key trials is their number, or a list of them, and
+            overfitting, if it is there, holds a probability (see `write_summary_page`).
         overwrite: whether a run folder of that name, or an empty one, is replaced; nothing
             else ever is.
 
@@ -191,6 +192,7 @@ def write_pages(run: Run) -> None:
         fold_bounds=bounds,
         facts=facts,
         pages=[("model.html", "The model's page"), ("tearsheet.html", "Tearsheet")],
+        search=run.manifest.get("search"),
     )
     write_tearsheet(
         run.equity["glow"],

@@ -50,6 +50,7 @@ def write_summary_page(
     fold_bounds: Sequence[pd.Timestamp] = (),
     facts: Mapping[str, str] | None = None,
     pages: Sequence[tuple[str, str]] = (),
+    search: Mapping[str, Any] | None = None,
 ) -> list[Picture]:
     """Write a run's tables and pictures into one HTML file, readable without network or script.
 
@@ -63,6 +64,8 @@ def write_summary_page(
         fold_bounds: stamps at which a newer model takes over, in order.
         facts: what a reader wants to know before trusting a number.
         pages: address and name of other pages to link.
+        search: what a search tried before, if there was one; of its keys overfitting, with a
+            probability (`glow_bt.statistics.backtest_overfitting`), is shown.
 
     Returns:
         The pictures on the page, in order.
@@ -72,7 +75,7 @@ def write_summary_page(
     """
     statistics = metrics.get("statistics")
     pictures = _pictures(statistics, equity, cash, fold_bounds)
-    sections = dict(_sections(metrics, statistics, cash))
+    sections = dict(_sections(metrics, statistics, cash, search))
     places = [(f"#{name}", heading) for name, (heading, _) in sections.items()]
     drawn = [(f"#{picture.name}", picture.title) for picture in pictures]
     links = [*pages, *places[:1], *drawn, *places[1:], ("#facts", "Facts")]
@@ -167,7 +170,10 @@ def _pictures(
 
 
 def _sections(
-    metrics: Mapping[str, Any], statistics: Mapping[str, Any] | None, cash: float
+    metrics: Mapping[str, Any],
+    statistics: Mapping[str, Any] | None,
+    cash: float,
+    search: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield name, heading and HTML of each section."""
     strategies = metrics["strategies"]
@@ -181,7 +187,7 @@ def _sections(
     )
     if statistics is not None and statistics["differences"]:
         yield "differences", ("GLOW against each", _differences(statistics))
-        yield "luck", ("Luck and selection", _luck(statistics))
+        yield "luck", ("Luck and selection", _luck(statistics, search))
     yield "costs", ("Positions and costs", _costs(metrics, statistics, cash))
     if metrics.get("regimes"):
         yield "regimes", ("Regimes", _regimes(metrics))
@@ -212,7 +218,7 @@ def _differences(statistics: Mapping[str, Any]) -> str:
     return f"{words}\n{differences_table(statistics)}"
 
 
-def _luck(statistics: Mapping[str, Any]) -> str:
+def _luck(statistics: Mapping[str, Any], search: Mapping[str, Any] | None) -> str:
     rows = {}
     sharpe, deflated = statistics["sharpe"]["glow"], statistics["deflated_sharpe"]
     if sharpe is not None:
@@ -223,6 +229,10 @@ def _luck(statistics: Mapping[str, Any]) -> str:
         )
     rows["Trials counted"] = f"{deflated['num_trials']:,}"
     rows["Deflated Sharpe ratio"] = percent(deflated["probability"])
+    overfitting = (search or {}).get("overfitting")
+    if overfitting is not None:
+        chance = percent(overfitting["probability"])
+        rows["Probability of backtest overfitting in the search (CSCV)"] = chance
     test = statistics["superiority"]
     if test is not None:
         rows["No contender beats buy and hold (Hansen's p)"] = p_value(test["pvalue"])

@@ -12,7 +12,13 @@ import pytest
 from glow_bt.artifact import save_artifact
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation import run_folder
-from glow_bt.evaluation.run_folder import read_run, refuse_existing, write_run
+from glow_bt.evaluation.run_folder import (
+    num_trials,
+    read_run,
+    refuse_existing,
+    write_pages,
+    write_run,
+)
 from glow_bt.evaluation.study import Contender, run_study
 from strategies.glow_baselines import BuyAndHold
 from strategies.glow_strategy import GlowStrategy
@@ -203,3 +209,47 @@ def test_results_of_another_version_are_refused(write, tmp_path):
     file.write_text(json.dumps({**run.manifest, "schema_version": 99}))
     with pytest.raises(ResultsError, match="schema version 1, found 99"):
         read_run(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("search", "count"), [(None, 1), ({"trials": 40}, 40), ({"trials": [{"a": 1}, {"a": 2}]}, 2)]
+)
+def test_what_a_search_tried_is_kept_and_counted(write, tmp_path, search, count):
+    assert num_trials(search) == count
+    run = write(tmp_path / "run", search=search)
+    assert run.manifest.get("search") == search
+
+
+@pytest.fixture
+def no_tearsheet(monkeypatch):
+    """Leave the tearsheet empty, which takes seconds to draw."""
+    monkeypatch.setattr(
+        run_folder, "write_tearsheet", lambda own, other, path, title: path.touch()
+    )
+
+
+def test_the_summary_links_the_other_pages_which_link_it(study, tmp_path, no_tearsheet):
+    bars = sp500_bars(0, 800)
+    names = {"title": "S&P 500", "command": "backtest", "trading": TRADING}
+    run = write_run(tmp_path / "run", study, small_artifact(), bars, **names)
+    summary = (run.folder / "index.html").read_text(encoding="utf-8")
+    for page in ("model.html", "tearsheet.html"):
+        assert f'<a href="{page}">' in summary
+        assert (run.folder / page).is_file()
+    assert '<a href="index.html">' in (run.folder / "model.html").read_text(encoding="utf-8")
+    pictures = {path.stem for path in (run.folder / "pictures").iterdir()}
+    assert {"contenders_equity", "intervals", "equity", "regimes"} <= pictures
+    assert "GLOW strategy, S&amp;P 500" in summary
+    assert run.metrics["statistics"]["bootstrap"]["bars"] == run.metrics["span"]["bars"]
+    for name in run.equity:
+        assert name in run.metrics["statistics"]["intervals"]
+
+
+def test_pages_of_a_run_of_an_earlier_version_can_be_made_anew(write, tmp_path, no_tearsheet):
+    run = write(tmp_path / "run")
+    file = run.folder / "metrics.json"
+    old = {name: run.metrics[name] for name in ("span", "strategies", "model", "var")}
+    file.write_text(json.dumps(old))
+    again = read_run(run.folder)
+    write_pages(again)
+    assert "Performance" in (run.folder / "index.html").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ SECTIONS = [
 ]
 
 
-def write(path, metrics=METRICS, equity=EQUITY):
+def write(path, metrics=METRICS, equity=EQUITY, search=None):
     pictures = write_summary_page(
         metrics,
         equity,
@@ -30,6 +30,7 @@ def write(path, metrics=METRICS, equity=EQUITY):
         fold_bounds=[EQUITY.index[150]],
         facts={"Seed": "7", "Bars <all>": "400"},
         pages=[("model.html", "The model's page"), ("tearsheet.html", "Tearsheet")],
+        search=search,
     )
     return pictures, path.read_text(encoding="utf-8")
 
@@ -189,3 +190,10 @@ def test_a_comparison_that_was_skipped_says_why(tmp_path):
     density = {"baseline": "garch_t", "skipped": "5 forecasts are too few to compare"}
     _, page = write(tmp_path / "index.html", {**METRICS, "density": density})
     assert "not compared with GARCH-t: 5 forecasts are too few to compare." in page
+
+
+def test_overfitting_of_a_search_is_told_where_it_was_measured(tmp_path):
+    _, page = write(tmp_path / "a.html", search={"trials": 4, "overfitting": {"probability": 0.4}})
+    assert "overfitting in the search (CSCV)</dt><dd>40.0%</dd>" in page
+    _, page = write(tmp_path / "b.html", search={"trials": 4})
+    assert "CSCV" not in page
