@@ -35,6 +35,8 @@ _CLOSE_TIMEOUT = 0.3
 _JOIN_TIMEOUT = 0.8
 _LARGEST_MESSAGE = 2**23
 _KNOWN_ALREADY = "already subscribed"
+# What Bybit says of a topic that it does not serve; any other failure may pass.
+_NOT_SERVED = ("not found", "invalid", "not exist", "not support")
 
 
 class StreamStatus(Enum):
@@ -55,9 +57,10 @@ class BybitStream:
     """Hands over what Bybit publishes on some topics, for as long as it is not stopped.
 
     A connection that breaks, that says nothing for 30 s though it was pinged, that does not
-    acknowledge a subscription, or that sends what is no JSON object is given up, and a new one is
-    made after a capped, jittered wait. Messages may be lost between the two; a reader that needs
-    every one has to notice the gap (`StreamStatus.DOWN`, sequence numbers).
+    acknowledge a subscription or fails to make it, or that sends what is no JSON object is given
+    up, and a new one is made after a capped, jittered wait. Messages may be lost between the
+    two; a reader that needs every one has to notice the gap (`StreamStatus.DOWN`, sequence
+    numbers).
 
     Both callbacks run in the stream's thread. They must return soon and not raise.
 
@@ -267,7 +270,8 @@ def _acknowledged(message: dict[str, Any]) -> str | None:
     """The topic that an answer to a subscription is about, if it says so."""
     text, topic = str(message.get("ret_msg", "")), message.get("req_id")
     if message.get("success") is not True and _KNOWN_ALREADY not in text:
-        raise _Refused(
+        final = any(words in text.lower() for words in _NOT_SERVED)
+        raise (_Refused if final else _Lost)(
             f"Bybit refused to stream {topic or 'a topic'}: {text or 'no reason given'}"
         )
     return topic if isinstance(topic, str) else None

@@ -50,6 +50,7 @@ class BybitSockets:
         self.subscribed = []  # (category, topic) in order of arrival
         self.opened = 0  # connections that were accepted
         self.refused = set()  # topics that are answered with a refusal
+        self.refusal = "error:handler not found,topic:{topic}"
         self.faults = Counter()
         self.mute_pings = False
         self.acknowledge = True
@@ -170,7 +171,7 @@ class BybitSockets:
         for topic in request["args"]:
             self.subscribed.append((category, topic))
             if topic in self.refused or not self._has(category, topic):
-                text = f"error:handler not found,topic:{topic}"
+                text = self.refusal.format(topic=topic)
                 connection.send(json.dumps(answer | {"success": False, "ret_msg": text}))
                 return
         if not self.acknowledge:

@@ -184,6 +184,18 @@ def test_a_refused_subscription_ends_the_stream_at_once(sockets, listen):
     assert sockets.opened == 1
 
 
+@pytest.mark.parametrize("text", ["", "Request too frequent", "server error, try again"])
+def test_a_subscription_that_fails_for_now_is_tried_again(sockets, listen, text):
+    sockets.refused.add(TOPIC)
+    sockets.refusal = text
+    listener = listen()
+    assert (text or "no reason given") in listener.expect(StreamStatus.DOWN)
+    sockets.refused.clear()
+    while (status := listener.statuses.get(timeout=WAIT)[0]) is StreamStatus.DOWN:
+        pass
+    assert status is StreamStatus.UP
+
+
 @pytest.mark.parametrize("frame", ["{", "", "[]", "null", "<html>", b"\xff\x00", "[" * 99_999])
 def test_what_is_no_object_costs_the_connection(sockets, listen, frame):
     listener = listen()
