@@ -4,8 +4,10 @@ import sys
 
 from glow_bt.artifact import fingerprint
 from glow_bt.evaluation.engines import Engine
-from glow_bt.evaluation.walk_forward import FoldModel, train_walk_forward
+from glow_bt.evaluation.walk_forward import train_walk_forward
 from tests.models import small_config, sp500_bars
+
+FOLDS = 3
 
 
 class Loud:
@@ -21,18 +23,20 @@ class Loud:
         print("done", label, flush=True)
 
 
-def run(store, jobs) -> list[FoldModel]:
-    return train_walk_forward(
+def trained(store=None, jobs=1, progress=None):
+    """Return a line a model; equal ones are of equal models and scores."""
+    models = train_walk_forward(
         sp500_bars(0, 1000),
         small_config(max_epochs=2),
-        n_folds=3,
+        n_folds=FOLDS,
         test_fraction=0.15,
         store=store,
         engine=Engine(jobs=jobs),
-        progress=Loud(),
+        progress=progress,
     )
+    return [f"{fingerprint(model.artifact)} {sorted(model.scores.items())}" for model in models]
 
 
 if __name__ == "__main__":
-    for model in run(sys.argv[1], int(sys.argv[2])):
-        print("model", fingerprint(model.artifact), sorted(model.scores.items()), flush=True)
+    for line in trained(sys.argv[1], int(sys.argv[2]), Loud()):
+        print("model", line, flush=True)

@@ -88,7 +88,7 @@ class Killer:
 def test_results_are_those_of_one_process_though_a_worker_is_killed_in_mid_run(cluster, tmp_path):
     address, workers = cluster
     bars, config = sp500_bars(0, 1000), small_config(max_epochs=2)
-    divided = {"n_folds": 4, "test_fraction": 0.25}
+    divided = {"n_folds": 3, "test_fraction": 0.15}
     expected = train_walk_forward(bars, config, **divided)
     killer = Killer(workers[0])
     found = train_walk_forward(
@@ -100,7 +100,7 @@ def test_results_are_those_of_one_process_though_a_worker_is_killed_in_mid_run(c
         progress=killer,
     )
     assert workers[0].returncode == -signal.SIGKILL
-    assert sorted(killer.labels) == [f"fold {k}, seed 0" for k in range(1, 5)]
+    assert sorted(killer.labels) == [f"fold {k}, seed 0" for k in range(1, 4)]
     for model, whole in zip(found, expected, strict=True):
         assert model.scores == whole.scores
         assert manifest_of(model.artifact) == manifest_of(whole.artifact)

@@ -1,5 +1,6 @@
 """Regime labels go from fold to fold, after all models are there."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from glow_bt.training import train
 from tests.models import small_config, sp500_bars
 
 
+@functools.cache
 def planned():
     bars = sp500_bars(0, 1000)
     folds = divide_walk_forward(bars, small_config(), n_folds=2, test_fraction=0.3)

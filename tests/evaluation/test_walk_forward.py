@@ -9,7 +9,6 @@ import pytest
 from glow_bt.artifact.manifest import manifest_of, tensors_of
 from glow_bt.errors import ConfigError, ResultsError, TooFewBarsError
 from glow_bt.evaluation import unit_training
-from glow_bt.evaluation.engines import Engine
 from glow_bt.evaluation.units import plan_units
 from glow_bt.evaluation.walk_forward import (
     divide_walk_forward,
@@ -142,13 +141,6 @@ def test_an_interrupted_call_goes_on_where_it_was(bars, tmp_path, models):
     assert seen.epochs == []
     assert_same(resumed, models)
     assert_same(again, models)
-
-
-def test_two_processes_train_the_same_models_to_the_last_bit(bars, models):
-    config, seen = small_config(), Seen()
-    found = train_walk_forward(bars, config, engine=Engine(jobs=2), progress=seen, **SETTINGS)
-    assert_same(found, models)
-    assert sorted(seen.labels) == ["fold 1, seed 0", "fold 2, seed 0"]
 
 
 def test_a_unit_depends_on_no_other(bars, models):
