@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,8 +76,8 @@ def fetch_histories(
 ) -> list[FetchedSeries]:
     """Fetch what a store lacks of ``since <= stamp < until``, closed bars only.
 
-    After an error the other series end at their next page. Ctrl-C closes the client, so that
-    nothing waits for an exchange that does not answer.
+    An error of one series ends it and not the others; it is raised when they are done. Ctrl-C
+    closes the client, so that nothing waits for an exchange that does not answer.
 
     Args:
         client: asks; its rate limit holds for all series together.
@@ -109,7 +109,7 @@ def fetch_histories(
     with ThreadPoolExecutor(min(_SERIES_AT_ONCE, max(len(series), 1))) as pool:
         tasks = [pool.submit(fetch, *work) for work in zip(series, spans, strict=True)]
         try:
-            wait(tasks, return_when=FIRST_EXCEPTION)
+            wait(tasks)
         except KeyboardInterrupt:
             stop.set()
             client.close()
@@ -217,7 +217,7 @@ def _fill(
     if left:
         raise TransientFeedError(
             f"expected all {series.key.kind} of {series.key.symbol} before the last, found "
-            f"{sum(map(len, left))} steps without an answer in {_LOOKS} rounds; fetch again later"
+            f"none for {sum(map(len, left))} of its stamps in {_LOOKS} rounds; fetch again later"
         )
     return new
 
@@ -297,9 +297,10 @@ def _span(series: BybitSeries, since: Stamp, until: Stamp | None, now_ms: int) -
 
 def _closed(series: BybitSeries, start_ms: int, stop_ms: int | None, now_ms: int) -> range:
     """The steps from start to stop whose values are final now."""
-    if not series.kind.regular:
-        start_ms, now_ms = start_ms - _FUNDING_LEAD_MS, now_ms - _FUNDING_DELAY_MS
     end = series.due(now_ms)
+    if not series.kind.regular:
+        # The rate of the hour that it is now may still come.
+        start_ms, end = start_ms - _FUNDING_LEAD_MS, series.floor(now_ms - _FUNDING_DELAY_MS)
     if stop_ms is not None:
         end = min(end, series.ceil(stop_ms))
     return range(series.ceil(start_ms), end, series.step_ms)

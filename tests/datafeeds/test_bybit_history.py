@@ -156,7 +156,25 @@ def test_several_symbols_and_kinds_at_once(serve, connect, store):
         rates = stored(store, key._replace(kind="funding_rate", timeframe=""))
         # From the day before on: that is the rate that counts when the span begins.
         assert rates.index[0] == pd.Timestamp("2024-01-04", tz="UTC")
-        assert rates.index[-1] == pd.Timestamp("2024-02-01", tz="UTC")
+        assert rates.index[-1] == pd.Timestamp("2024-01-31T16:00", tz="UTC")
+
+
+@pytest.mark.parametrize(
+    "now",
+    ["08:02", "08:30", "09:30", "11:59", "12:00:10", "13:30", "15:58", "16:00:05", "16:01:30"],
+)
+def test_funding_is_settled_up_to_the_present_whenever_it_is_asked_for(serve, connect, store, now):
+    server = serve(now=f"2024-02-01T{now}")
+    server.add_bars("BTCUSDT", "1h", make_bars(1000))
+    rates = pd.date_range("2024-01-01", "2024-02-01T08:00", freq="8h", tz="UTC")
+    server.add_funding("BTCUSDT", pd.Series(1e-4, index=rates))
+    client = connect(server)
+    funding = client.series(SYMBOL, "funding_rate")
+    [fetched] = fetch_histories(client, store, [funding], "2024-01-20")
+    assert fetched.last == rates[-1 if now > "09:01" else -2]
+    (settled,) = store.settled(funding.key)
+    minute = pd.Timestamp(f"2024-02-01T{now}", tz="UTC") - pd.Timedelta(minutes=1)
+    assert settled.stop == minute.floor("h").value // 1_000_000
 
 
 def test_a_funding_rate_is_not_settled_before_it_is_published(serve, connect, store):
@@ -170,11 +188,11 @@ def test_a_funding_rate_is_not_settled_before_it_is_published(serve, connect, st
     server.add_funding(
         "BTCUSDT", pd.Series(1e-4, index=rates.append(rates[-1:] + pd.Timedelta(hours=8)))
     )
-    server.now = "2024-02-01T08:02"
+    server.now = "2024-02-01T09:02"
     assert fetch_histories(connect(server), store, [funding], "2024-01-20")[0].new == 1
 
 
-def test_the_first_error_ends_the_others_and_is_raised(serve, connect, store):
+def test_what_the_exchange_refuses_is_raised(serve, connect, store):
     server = serve(now="2024-02-01T00:20")
     server.add_bars("BTCUSDT", "1h", make_bars(1000))
     server.add_instrument("ETHUSDT", listed=pd.Timestamp("2024-01-01", tz="UTC"))
@@ -184,25 +202,23 @@ def test_the_first_error_ends_the_others_and_is_raised(serve, connect, store):
         fetch_histories(client, store, series, "2024-01-05")
 
 
-def test_a_series_that_ends_because_of_another_does_not_hide_the_error(serve, connect, store):
+def test_an_error_of_one_series_is_raised_when_the_others_are_done(serve, connect, store):
     server = serve(now="2024-02-01T00:20")
-    server.add_bars("BTCUSDT", "1h", make_bars(1000))
-    server.add_bars("ETHUSDT", "1h", make_bars(1000))
+    for name in ("BTCUSDT", "ETHUSDT"):
+        server.add_bars(name, "1h", make_bars(1000))
     client = connect(server)
-    failed = threading.Event()
+    ask = client.pages
 
     def pages(series, windows):
-        if series.market.id == "ETHUSDT":
-            failed.set()
+        if series.market.id == "BTCUSDT":
             raise FeedError("the reason")
-        failed.wait(10)
-        time.sleep(0.1)
-        yield from ()
+        yield from ask(series, windows)
 
     client.pages = pages
     series = [client.series("BTCUSDT"), client.series("ETHUSDT")]
     with pytest.raises(FeedError, match=r"^the reason$"):
         fetch_histories(client, store, series, "2024-01-05")
+    assert len(stored(store, series[1].key)) == 27 * 24
 
 
 def test_a_series_given_by_two_names_is_fetched_once(hourly, connect, store):

@@ -135,8 +135,12 @@ def test_histories_of_every_kind_are_complete(perpetual, connect, kind, since):
 def test_faults_in_histories_of_every_kind_are_healed(perpetual, connect, kind, name):
     perpetual.script(ENDPOINTS[kind], [None, FAULTS[name], None, FAULTS[name]])
     client = connect(perpetual)
-    found = client.fetch_series(client.series(SYMBOL, kind, "1h"), "2024-01-01")
-    pd.testing.assert_frame_equal(found, perpetual.truth[kind], check_freq=False)
+    # A rate of the present hour that an answer lacks may just not be published yet.
+    until = "2024-06-01"
+    found = client.fetch_series(client.series(SYMBOL, kind, "1h"), "2024-01-01", until)
+    expected = perpetual.truth[kind]
+    expected = expected[expected.index < pd.Timestamp(until, tz="UTC")]
+    pd.testing.assert_frame_equal(found, expected, check_freq=False)
 
 
 def test_a_rate_is_had_as_soon_as_it_is_paid(perpetual, connect):
