@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from glow_bt.errors import DataError, TooFewBarsError
+from glow_bt.errors import ConfigError, DataError, TooFewBarsError
 from glow_bt.placing import new_file
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BAR_COLUMNS",
+    "BAR_FILES",
     "OPTIONAL_COLUMNS",
     "Gap",
     "bar_interval",
     "bars_sha256",
+    "check_bars_file",
     "fill_gaps",
     "find_gaps",
     "periods_per_year",
@@ -41,6 +43,7 @@ __all__ = [
     "write_bars",
 ]
 
+BAR_FILES = (".csv", ".csv.gz", ".parquet")
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
 OPTIONAL_COLUMNS = ("funding_rate", "open_interest")
 _PRICE_COLUMNS = BAR_COLUMNS[:4]
@@ -221,12 +224,29 @@ def read_bars(path: str | os.PathLike[str], *, now: pd.Timestamp | None = None) 
         raise DataError(f"{file}: {error}") from error
 
 
-def write_bars(bars: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write bars as Parquet (.parquet) or CSV (any other ending, .gz compressed).
+def check_bars_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that bars are to be written to.
 
-    The file appears whole or not at all; folders on the way to it are made.
+    Raises:
+        ConfigError: if it ends in neither .csv, .csv.gz nor .parquet.
     """
     file = Path(path)
+    if not file.name.endswith(BAR_FILES) or file.name in BAR_FILES:
+        raise ConfigError(
+            f"expected a file {', '.join(BAR_FILES[:-1])} or {BAR_FILES[-1]}, found {file.name!r}"
+        )
+    return file
+
+
+def write_bars(bars: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write bars as Parquet (.parquet) or CSV (.csv, .csv.gz).
+
+    The file appears whole or not at all; folders on the way to it are made.
+
+    Raises:
+        ConfigError: if it has another ending.
+    """
+    file = check_bars_file(path)
     with new_file(file) as temporary:
         if file.suffix == ".parquet":
             bars.to_parquet(temporary)

@@ -84,13 +84,23 @@ def _ls(store: Path | None, seed: int, as_json: bool) -> None:
 @_seed_option
 @output_options
 def _check(store: Path | None, seed: int, as_json: bool) -> None:
-    """Read every stored file and name what is damaged; exit code 1 if anything is."""
+    """Read every stored file and name what is damaged; exit code 1 if anything is.
+
+    Pages that a killed fetch left in its journal are no damage: the next one takes them in.
+    """
+    from datafeeds.ohlcv_journal import JOURNAL_NAME
+
     shelf = _existing(store)
-    damages = [(key, damage) for key in shelf.list() for damage in shelf.check(key)]
+    found = [(key, damage) for key in shelf.list() for damage in shelf.check(key)]
+    damages = [(key, damage) for key, damage in found if damage.path.name != JOURNAL_NAME]
+    unfinished = [damage.path for _, damage in found if damage.path.name == JOURNAL_NAME]
     if as_json:
-        found = [{**key._asdict(), **_damage_facts(damage)} for key, damage in damages]
-        click.echo(json.dumps({"store": str(shelf.root), "damages": found}))
+        told = [{**key._asdict(), **_damage_facts(damage)} for key, damage in damages]
+        facts = {"store": str(shelf.root), "damages": told}
+        click.echo(json.dumps({**facts, "unfinished": [str(path) for path in unfinished]}))
     else:
+        for path in unfinished:
+            click.echo(f"{path.parent}: a fetch was interrupted; the next one goes on from there")
         for _, damage in damages:
             click.echo(f"{damage.path}: {damage.what}")
         sound = "all sound" if not damages else "`glow-bt data repair` fetches what is damaged"
@@ -176,7 +186,9 @@ def _export(
     """Write stored bars as one CSV or Parquet file, with funding and open interest joined."""
     from datafeeds.series import SeriesKey
     from glow_bt.errors import ResultsError
+    from glow_bt.ohlcv import check_bars_file
 
+    check_bars_file(out)
     if out.exists() and not overwrite:
         raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
     shelf = _existing(store)
@@ -294,4 +306,7 @@ def _existing(store: Path | None) -> OhlcvStore:
             f"expected a store, found no folder {root}; `glow-bt fetch` fills one, "
             "--store names it"
         )
-    return OhlcvStore(root)
+    shelf = OhlcvStore(root)
+    if not shelf.list() and any(root.iterdir()):
+        raise ConfigError(f"expected a store, found other things in {root}; --store names it")
+    return shelf

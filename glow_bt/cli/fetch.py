@@ -95,8 +95,16 @@ def fetch(
     from datafeeds.ohlcv_store import OhlcvStore
     from glow_bt.cli.output import series_progress
     from glow_bt.errors import ResultsError
+    from glow_bt.ohlcv import check_bars_file
 
     names = _names(symbol, symbols, out)
+    if out is not None:
+        check_bars_file(out)
+        if "mark" in also and store is None:
+            raise click.UsageError(
+                "expected --also mark without --out, or with --store; mark prices are no column "
+                "of a file of bars"
+            )
     if out is not None and out.exists() and not overwrite:
         raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
     passing = out is not None and store is None

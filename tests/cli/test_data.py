@@ -165,3 +165,47 @@ def test_a_span_before_the_listing_says_when_it_starts(call):
         "fetch", "--symbol", "BTCUSDT", "--timeframe", "1h", "--since", "2022-01-01"
     )
     assert "BTC/USDT:USDT 1h begins at 2024-01-01 00:00:00+00:00" in errors
+
+
+def test_what_a_killed_fetch_left_is_no_damage(filled, tmp_path):
+    journal = next(path.parent for path in tmp_path.rglob("series.json")) / "journal"
+    journal.write_bytes(b"")
+    code, out, _ = filled("data", "check", base=False)
+    assert code == 0
+    assert "a fetch was interrupted; the next one goes on from there" in out
+    assert "0 damages" in out
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x.json", ".csv", "x"])
+def test_a_file_of_another_kind_is_refused_at_once(filled, tmp_path, name):
+    for command in (
+        ["fetch", "--symbol", "BTCUSDT", "--timeframe", "1h", "--since", "2024-01-01"],
+        ["data", "export", "--symbol", "BTCUSDT", "--timeframe", "1h"],
+    ):
+        code, _, errors = filled(*command, "--out", name, base=command[0] == "fetch")
+        assert code == 2
+        assert "expected a file .csv, .csv.gz or .parquet" in errors
+        assert not (tmp_path / name).exists()
+
+
+def test_mark_prices_are_not_dropped_silently(call):
+    code, _, errors = call(
+        "fetch", "--symbol", "BTCUSDT", "--timeframe", "1h", "--since", "2024-01-01",
+        "--also", "mark", "--out", "x.csv",
+    )  # fmt: skip
+    assert code == 2
+    assert "mark prices are no column" in errors
+
+
+def test_a_folder_that_is_no_store_is_refused(call, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "manifest.json").write_text("{}")
+    code, _, errors = call("data", "check", "--store", "models", base=False)
+    assert code == 2
+    assert "expected a store, found other things in models" in errors
+
+
+def test_the_group_alone_prints_its_help(call):
+    code, out, _ = call("data", base=False)
+    assert code == 0
+    assert "Commands:\n  check" in out
