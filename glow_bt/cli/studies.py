@@ -24,7 +24,7 @@ from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
@@ -277,13 +277,14 @@ def _write(
     options: dict[str, Any],
     command: str,
     config: TrainConfig | None = None,
-    search: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Backtest and write the run folder; `search` is what a search tried before."""
+    """Backtest and write the run folder; options["search"] is what a search tried before."""
     from glow_bt.evaluation.run_folder import num_trials, write_run
     from glow_bt.evaluation.study import run_study
     from glow_bt.training import TrainConfig
 
+    search = options.get("search")
+    left_out = {"search", *TrainConfig.names()}
     study = run_study(
         bars,
         models,
@@ -302,7 +303,7 @@ def _write(
         title=title,
         command=command,
         trading={
-            **{name: value for name, value in options.items() if name not in TrainConfig.names()},
+            **{name: value for name, value in options.items() if name not in left_out},
             "fee": fee_of(options),
         },
         config=config,

@@ -109,7 +109,7 @@ def write_run(
         trading: settings of cash, costs and policy.
         config: settings of the trainer, for a walk-forward.
         search: what a search tried before; its key trials is their number, or a list of them, and
-            overfitting, if it is there, holds a probability (see `write_summary_page`).
+            pbo, if it is there, the probability of overfitting.
         overwrite: whether a run folder of that name, or an empty one, is replaced; nothing
             else ever is.
 

@@ -64,8 +64,8 @@ def write_summary_page(
         fold_bounds: stamps at which a newer model takes over, in order.
         facts: what a reader wants to know before trusting a number.
         pages: address and name of other pages to link.
-        search: what a search tried before, if there was one; of its keys overfitting, with a
-            probability (`glow_bt.statistics.backtest_overfitting`), is shown.
+        search: what a search tried before, if there was one; of its keys pbo, the probability of
+            overfitting (`glow_bt.statistics.backtest_overfitting`), is shown.
 
     Returns:
         The pictures on the page, in order.
@@ -229,10 +229,8 @@ def _luck(statistics: Mapping[str, Any], search: Mapping[str, Any] | None) -> st
         )
     rows["Trials counted"] = f"{deflated['num_trials']:,}"
     rows["Deflated Sharpe ratio"] = percent(deflated["probability"])
-    overfitting = (search or {}).get("overfitting")
-    if overfitting is not None:
-        chance = percent(overfitting["probability"])
-        rows["Probability of backtest overfitting in the search (CSCV)"] = chance
+    if search is not None and search.get("pbo") is not None:
+        rows["Probability of backtest overfitting in the search (CSCV)"] = percent(search["pbo"])
     test = statistics["superiority"]
     if test is not None:
         rows["No contender beats buy and hold (Hansen's p)"] = p_value(test["pvalue"])

@@ -193,7 +193,7 @@ def test_a_comparison_that_was_skipped_says_why(tmp_path):
 
 
 def test_overfitting_of_a_search_is_told_where_it_was_measured(tmp_path):
-    _, page = write(tmp_path / "a.html", search={"trials": 4, "overfitting": {"probability": 0.4}})
+    _, page = write(tmp_path / "a.html", search={"trials": 4, "pbo": 0.4})
     assert "overfitting in the search (CSCV)</dt><dd>40.0%</dd>" in page
-    _, page = write(tmp_path / "b.html", search={"trials": 4})
+    _, page = write(tmp_path / "b.html", search={"trials": 4, "pbo": None})
     assert "CSCV" not in page
