@@ -33,6 +33,23 @@ __all__ = ["SCHEMA", "PaperState", "Table", "held_folder"]
 
 SCHEMA = 1
 _NAME = "state.json"
+_PARTS: dict[str, type] = {
+    "settings": dict,
+    "last_bar": str,
+    "warm_bars": int,
+    "account": dict,
+    "streams": list,
+    "strategy": dict,
+}
+_WORDS: dict[type, str] = {
+    dict: "named values",
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "empty",
+}
 
 
 @dataclass(frozen=True)
@@ -93,26 +110,21 @@ class PaperState:
         file = folder / _NAME
         if not file.exists():
             return None
+        values = _read_values(file)
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            if values["schema"] != SCHEMA:
-                raise ResultsError(
-                    f"expected a state of schema {SCHEMA}, found {values['schema']} in {file}; go "
-                    "on with the version that wrote it, or start in another folder"
-                )
-            return cls(
-                settings=values["settings"],
-                last_bar=pd.Timestamp(values["last_bar"]).tz_convert("UTC"),
-                warm_bars=int(values["warm_bars"]),
-                account=values["account"],
-                streams=tuple(values["streams"]),
-                strategy=values["strategy"],
-            )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ResultsError(
-                f"expected the state of paper trading, found {file} damaged ({error!r}); restore "
-                "it, or start in another folder"
-            ) from error
+            last_bar = pd.Timestamp(values["last_bar"]).tz_convert("UTC")
+            if pd.isna(last_bar):
+                raise ValueError("it is empty")
+        except (ValueError, TypeError) as error:
+            raise _damaged(file, "last_bar is no moment with a time zone") from error
+        return cls(
+            settings=values["settings"],
+            last_bar=last_bar,
+            warm_bars=values["warm_bars"],
+            account=values["account"],
+            streams=tuple(values["streams"]),
+            strategy=values["strategy"],
+        )
 
     def check_settings(self, settings: Mapping[str, Any], folder: Path) -> None:
         """Refuse to go on with other settings.
@@ -189,6 +201,35 @@ def held_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _read_values(file: Path) -> dict[str, Any]:
+    """Read a state's JSON and check that every part of it is there."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, f"no JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise _damaged(file, f"it holds no named values but {_WORDS[type(values)]}")
+    if "schema" in values and values["schema"] != SCHEMA:
+        raise ResultsError(
+            f"expected a state of schema {SCHEMA}, found {values['schema']} in {file}; go "
+            "on with the version that wrote it, or start in another folder"
+        )
+    lacking = [name for name in ("schema", *_PARTS) if name not in values]
+    if lacking:
+        raise _damaged(file, f"it lacks {', '.join(lacking)}")
+    for name, kind in _PARTS.items():
+        if not isinstance(values[name], kind):
+            raise _damaged(file, f"{name} is {_WORDS[type(values[name])]}")
+    return values
+
+
+def _damaged(file: Path, what: str) -> ResultsError:
+    return ResultsError(
+        f"expected the state of paper trading, found {file} damaged ({what}); restore it, or "
+        "start in another folder"
+    )
 
 
 def _is_whole(line: bytes, last: pd.Timestamp | None) -> bool:

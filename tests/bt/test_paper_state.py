@@ -31,12 +31,33 @@ def test_a_folder_without_a_state_has_none(tmp_path):
     assert PaperState.read(tmp_path / "new") is None
 
 
+def damaged(**values):
+    """A state as it lies on the disk, with some values replaced."""
+    sound = {
+        "schema": SCHEMA,
+        "last_bar": "2024-01-01T05:00:00+00:00",
+        "warm_bars": 7,
+        "account": {},
+        "streams": [],
+        "strategy": {},
+        "settings": {},
+    }
+    return json.dumps(sound | values)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "found .*state.json damaged"),
-        ("[]", "damaged"),
-        ('{"schema": 1}', r"damaged \(KeyError\('settings'\)\); restore it"),
+        ("[]", r"damaged \(it holds no named values but a list\); restore it"),
+        ('{"schema": 1}', r"damaged \(it lacks settings, last_bar, .*strategy\); restore it"),
+        (damaged(account=[]), r"damaged \(account is a list\)"),
+        (damaged(settings="x"), r"damaged \(settings is a text\)"),
+        (damaged(streams={}), r"damaged \(streams is named values\)"),
+        (damaged(warm_bars=None), r"damaged \(warm_bars is empty\)"),
+        (damaged(last_bar="noon"), r"damaged \(last_bar is no moment"),
+        (damaged(last_bar=""), r"damaged \(last_bar is no moment"),
+        (damaged(last_bar="2024-01-01"), r"damaged \(last_bar is no moment with a time zone\)"),
         (json.dumps({"schema": SCHEMA + 1}), f"a state of schema {SCHEMA}, found {SCHEMA + 1}"),
     ],
 )
