@@ -173,9 +173,11 @@ class BybitData(ArrayFeed):
 
     def _check_settings(self) -> None:
         p = self.p
-        if not isinstance(p.dataname, str) or not p.dataname:
+        if not isinstance(p.dataname, str) or not p.dataname.strip():
+            name = type(p.dataname).__name__
+            found = f"an empty symbol, {p.dataname!r}" if isinstance(p.dataname, str) else name
             raise ConfigError(
-                f"expected dataname=<symbol> with live=True, found {type(p.dataname).__name__}; "
+                f"expected dataname=<symbol> with live=True, found {found}; "
                 "give a symbol such as BTC/USDT:USDT, or leave live out for bars that are there"
             )
         step_ms = timeframe_of(p.interval).step_ms

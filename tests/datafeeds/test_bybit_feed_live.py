@@ -352,7 +352,7 @@ def test_spot_has_no_funding(slow, bars):
         ({"history": 0}, "expected history of at least 1, found 0"),
         ({"history": 1.5}, "expected history of at least 1"),
         ({"dataname": make_bars(5)}, "expected dataname=<symbol> with live=True, found DataFrame"),
-        ({"dataname": ""}, "expected dataname=<symbol>"),
+        ({"dataname": ""}, r"live=True, found an empty symbol, ''; give a symbol such as"),
         ({"stream_url": "http://x"}, "expected stream_url as ws://host"),
         ({"qcheck": 0}, "expected qcheck above 0"),
         ({"intervall": "1h"}, "did you mean 'interval'"),
