@@ -191,19 +191,24 @@ def microstructure_bars(
         until_ms: the record reaches to this moment at least.
 
     Raises:
-        ConfigError: as `MicrostructureStream`.
+        ConfigError: as `MicrostructureStream`, or if the span has nothing of the record.
         DataError: if there is no event, no bar is closed, or a piece is out of order.
     """
-    pieces = iter([book] if isinstance(book, BookStates) else book or ())
-    first = next((piece for piece in pieces if len(piece)), None)
-    starts = [int(e.stamps[0]) for e in (trades, first) if e is not None and len(e)]
-    if not starts or len(starts) < (trades is not None) + (book is not None):
-        raise DataError(
-            "expected events in every record that is given, found none in one; check the files"
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise ConfigError(
+            f"expected since before until, found {_moment(since_ms)} and {_moment(until_ms)}"
         )
-    since_ms = max(starts) if since_ms is None else since_ms
+    record = _Record(trades, book)
+    start_ms = record.begin()
+    if until_ms is not None and until_ms <= start_ms:
+        raise ConfigError(
+            f"expected until after the record begins, {_moment(start_ms)}, "
+            f"found {_moment(until_ms)}"
+        )
+    asked_ms = since_ms
+    since_ms = start_ms if since_ms is None else since_ms
     since_ms -= since_ms % spec.step_ms
-    standing, pieces = _from(since_ms, chain([first] if first is not None else [], pieces))
+    standing, pieces = _from(since_ms, record.pieces)
     stream = MicrostructureStream(
         spec, since_ms, trades=trades is not None, book=book is not None, standing=standing
     )
@@ -218,6 +223,8 @@ def microstructure_bars(
         frames.append(feed.close(last_ms if reach_ms is None else min(last_ms, reach_ms)))
     if reach_ms is not None and (until_ms is not None or book is None):
         frames.append(feed.close(reach_ms))
+    if asked_ms is not None:
+        record.refuse_late(asked_ms, claimed=until_ms is not None)
     frames = [frame for frame in frames if len(frame)]
     if not frames:
         raise DataError(
@@ -225,6 +232,61 @@ def microstructure_bars(
             "that an event at or after its end closes; take shorter bars or a longer record"
         )
     return pd.concat(frames)
+
+
+class _Record:
+    """What was recorded, and from when to when."""
+
+    def __init__(
+        self, trades: Trades | None, book: Iterable[BookStates] | BookStates | None
+    ) -> None:
+        self._trades = trades
+        self._has_book = book is not None
+        self._start_ms = 0
+        self._ends_ms: dict[str, int] = {}
+        self.pieces: Iterator[BookStates] = self._noted(
+            [book] if isinstance(book, BookStates) else book or ()
+        )
+
+    def begin(self) -> int:
+        """Return the moment from which on there are events of every kind."""
+        first = next(self.pieces, None)
+        starts = {
+            name: int(events.stamps[0])
+            for name, events in (("trades", self._trades), ("states of a book", first))
+            if events is not None and len(events)
+        }
+        given = [("trades", self._trades is not None), ("states of a book", self._has_book)]
+        lacking = [name for name, is_given in given if is_given and name not in starts]
+        if lacking or not starts:
+            raise DataError(
+                "expected events in every record that is given, found no "
+                f"{' and no '.join(lacking or ['record'])}; check the files"
+            )
+        if first is not None:
+            self.pieces = chain([first], self.pieces)
+        if self._trades is not None:
+            self._ends_ms["trades"] = int(self._trades.stamps[-1])
+        self._start_ms = max(starts.values())
+        return self._start_ms
+
+    def refuse_late(self, since_ms: int, *, claimed: bool) -> None:
+        """Refuse a start after the record's end, once all of it has been read.
+
+        It ends with the first of trades and book that does, unless it is claimed to reach further.
+        """
+        end_ms = (max if claimed else min)(self._ends_ms.values())
+        if since_ms > end_ms:
+            raise ConfigError(
+                f"expected since within the record, which covers {_moment(self._start_ms)} to "
+                f"{_moment(end_ms)}, found {_moment(since_ms)}"
+            )
+
+    def _noted(self, pieces: Iterable[BookStates]) -> Iterator[BookStates]:
+        for piece in pieces:
+            if len(piece):
+                self._ends_ms["book"] = int(piece.stamps[-1])
+                yield piece
 
 
 class _TradeFeed:
@@ -245,6 +307,12 @@ class _TradeFeed:
 
     def _row(self, stamp_ms: int) -> int:
         return 0 if self._trades is None else int(np.searchsorted(self._trades.stamps, stamp_ms))
+
+
+def _moment(stamp_ms: int) -> str:
+    """Return a stamp as people read it, of any year."""
+    text = str(np.datetime64(stamp_ms, "ms")).replace("T", " ")
+    return f"{text.removesuffix('.000')} UTC"
 
 
 def _from(

@@ -151,9 +151,13 @@ def test_vwap_is_compared_with_the_mid_of_the_same_bar():
     ("given", "said"),
     [
         ({}, "expected events in every record"),
-        ({"trades": trades_of()}, "found none in one"),
-        ({"trades": trades_of(), "book": random_states(0, 9, 9000)}, "found none in one"),
-        ({"trades": random_trades(0, 9, 9000), "book": iter(())}, "found none in one"),
+        ({"trades": trades_of()}, "found no trades; check"),
+        ({"trades": trades_of(), "book": random_states(0, 9, 9000)}, "found no trades; check"),
+        (
+            {"trades": random_trades(0, 9, 9000), "book": iter(())},
+            "found no states of a book; check",
+        ),
+        ({"trades": trades_of(), "book": iter(())}, "no trades and no states of a book; check"),
         ({"trades": trades_of((0, "buy", 1, 1))}, "at least one bar of 1000 ms, found none"),
         ({"book": random_states(0, 9, 9000, levels=1)}, "at least 2 levels, found 1"),
     ],
@@ -163,9 +167,38 @@ def test_records_that_give_no_bar_are_refused(given, said):
         microstructure_bars(SPECS[0], **given)
 
 
-def test_a_book_that_ends_before_the_start_gives_no_bar():
-    with pytest.raises(DataError, match="at least one bar"):
-        microstructure_bars(SPECS[0], None, random_states(0, 9, 9000), since_ms=50_000)
+ENDS = {
+    "trades": trades_of((2000, "buy", 1, 1), (8500, "buy", 1, 1)),
+    "book": random_states(0, 9, 6000, 2, start_ms=1000),
+}
+
+
+@pytest.mark.parametrize("kinds", [("trades",), ("book",), ("trades", "book")])
+@pytest.mark.parametrize("until", [{}, {"until_ms": 60_000}])
+def test_a_start_after_the_record_is_told_what_that_covers(kinds, until):
+    given = {name: ENDS[name] for name in kinds}
+    start = max(events.stamps[0] for events in given.values())
+    end = (max if until else min)(events.stamps[-1] for events in given.values())
+    shown = [
+        f"1970-01-01 00:00:0{stamp / 1000:.3f}".removesuffix(".000") for stamp in (start, end)
+    ]
+    said = (
+        rf"since within the record, which covers {shown[0]} UTC to {shown[1]} UTC, found .*:50 U"
+    )
+    with pytest.raises(ConfigError, match=said):
+        microstructure_bars(SPECS[0], **given, **until, since_ms=50_000)
+
+
+@pytest.mark.parametrize("since", [{}, {"since_ms": -(10**9)}])
+def test_an_end_before_the_record_is_told_when_that_begins(since):
+    said = r"until after the record begins, 1970-01-01 00:00:02 UTC, found 1970-.*:01\.999 UTC"
+    with pytest.raises(ConfigError, match=said):
+        microstructure_bars(SPECS[0], ENDS["trades"], **since, until_ms=1999)
+
+
+def test_a_span_without_length_is_refused():
+    with pytest.raises(ConfigError, match=r"since before until, found .*:09 UTC and .*:09 UTC"):
+        microstructure_bars(SPECS[0], ENDS["trades"], since_ms=9000, until_ms=9000)
 
 
 def test_a_stream_refuses_what_it_cannot_use():
