@@ -64,6 +64,7 @@ class BookRecord:
 
     Attributes:
         counts: how many messages came to each outcome; complete when all was read.
+        deepest: how many of the levels the book ever had on a side; likewise.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class BookRecord:
         self._levels = levels
         self._symbol = symbol
         self.counts: Counter[str] = Counter()
+        self.deepest = 0
 
     def __iter__(self) -> Iterator[BookStates]:
         """Yield the states in pieces of some thousands.
@@ -97,11 +99,12 @@ class BookRecord:
                     raise line_error(file, number, text) from error
                 if len(replay) >= _PIECE:
                     yield replay.take()
+        self.deepest = replay.deepest
         if len(replay):
             yield replay.take()
         elif not replay.counts:
             whose = "" if self._symbol is None else f" of {self._symbol}"
             raise DataError(
-                f"expected messages of an order book{whose}, found none in "
-                f"{', '.join(map(str, self.files))}"
+                f"expected messages of an order book{whose}, found {topic.found} in "
+                f"{', '.join(map(str, self.files))}; check the files"
             )

@@ -16,6 +16,7 @@ from glow_bt.errors import DataError
 __all__ = ["OneTopic", "line_error", "recorded_messages", "shown"]
 
 _SHOWN_CHARACTERS = 100
+_SHOWN_SYMBOLS = 5
 
 
 def recorded_messages(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -57,12 +58,23 @@ class OneTopic:
     Args:
         prefix: how the topics of that kind begin, such as ``orderbook.``.
         symbol: Bybit's name of the market; None takes the first that is seen, and refuses others.
+
+    Attributes:
+        others: symbols that were seen and not picked, in order.
     """
 
     def __init__(self, prefix: str, symbol: str | None) -> None:
         self._prefix = prefix
         self._symbol = symbol
         self._topic: str | None = None
+        self.others: dict[str, None] = {}
+
+    @property
+    def found(self) -> str:
+        """The symbols that were seen and not picked, for a message; "none" if there are none."""
+        names = list(self.others)
+        more = f" and {len(names) - _SHOWN_SYMBOLS} more" if len(names) > _SHOWN_SYMBOLS else ""
+        return (", ".join(names[:_SHOWN_SYMBOLS]) or "none") + more
 
     def picks(self, message: dict[str, Any]) -> bool:
         """Say whether a message is wanted.
@@ -77,6 +89,7 @@ class OneTopic:
             return False
         symbol = topic.rpartition(".")[2]
         if self._symbol is not None and symbol != self._symbol:
+            self.others[symbol] = None
             return False
         if self._topic is not None:
             raise ValueError(f"messages of {self._topic} alone, found {topic}")

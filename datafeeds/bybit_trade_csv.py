@@ -157,6 +157,7 @@ class _Column(NamedTuple):
         if bad.any():
             row = int(bad.argmax())
             found = self.table[name].iloc[row]
+            found = found.item() if isinstance(found, np.generic) else found
             raise line_error(self.file, int(self.lines[row]), f"{what}, found {found!r}")
 
 

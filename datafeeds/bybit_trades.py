@@ -23,7 +23,7 @@ from datafeeds.bybit_answers import answer_rows
 from datafeeds.bybit_book import is_stamp_ms
 from datafeeds.bybit_records import OneTopic, line_error, recorded_messages, shown
 from datafeeds.bybit_trade_csv import read_trade_csv
-from glow_bt.errors import FeedError, MalformedAnswerError
+from glow_bt.errors import DataError, FeedError, MalformedAnswerError
 from glow_bt.microstructure import Trades
 
 __all__ = ["TradeBatch", "TradeRecord", "read_trades", "recent_trades", "trade_batch"]
@@ -117,6 +117,11 @@ def read_trades(
             scope = _EVERYWHERE if ids_are_unique else number
         frames.append(frame.assign(file=np.int16(number), scope=np.int16(scope)))
     rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    if rows.empty and topic.others:
+        raise DataError(
+            f"expected trades of {symbol} in {', '.join(map(str, paths))}, found {topic.found}; "
+            "give one of these, or the symbol's files"
+        )
     again = rows.duplicated(["id", "scope"]).to_numpy(np.bool_)
     if again.any():
         _refuse_contradictions(rows, again, paths)

@@ -28,6 +28,7 @@ class BookReplay:
     Attributes:
         counts: how many updates came to each outcome, by its value; ``resyncs`` counts snapshots
             that made a lost book known again, ``reordered`` stamps that were moved up.
+        deepest: most levels that were noted on one side, at most `levels`.
     """
 
     def __init__(self, levels: int) -> None:
@@ -35,6 +36,7 @@ class BookReplay:
         self._book = OrderBook()
         self._levels = levels
         self._absent = [float("nan")] * (2 * levels)
+        self.deepest = 0
         self._last_ms: int | None = None
         self._lost = False
         self._clear()
@@ -106,4 +108,5 @@ class BookReplay:
         for rows, best in ((self._bids, self._book.bids), (self._asks, self._book.asks)):
             row = list(chain.from_iterable(best(self._levels)))
             rows += row
+            self.deepest = max(self.deepest, len(row) // 2)
             rows += self._absent[len(row) :]

@@ -190,8 +190,8 @@ def test_a_message_without_rows_is_refused():
         (",100,M", ",abc,M", "line 3: expected a price as a number, found 'abc'"),
         (",100,M", ",nan,M", "line 3: expected a price as a number, found 'nan'"),
         (",100,M", ",inf,M", "line 3: expected a price as a number, found"),
-        (",100,M", ",0,M", "line 3: expected a price above 0, found"),
-        (",2,100,M", ",-2,100,M", "line 3: expected an amount above 0, found"),
+        (",100,M", ",0,M", "line 3: expected a price above 0, found 0.0;"),
+        (",2,100,M", ",-2,100,M", "line 3: expected an amount above 0, found -2.0;"),
         ("1700000000.0019", "2023-11-14", "line 3: expected a stamp as a number, found '2023"),
         ("1700000000.0019", "1700000000001", "line 3: expected timestamp in seconds since 1970"),
         ("BTCUSDT,Sell", "ETHUSDT,Sell", "one symbol in .*, found BTCUSDT, ETHUSDT; say which"),
@@ -246,6 +246,15 @@ def test_one_symbol_is_picked(tmp_path):
         read_trades(path, "XRPUSDT")
     record = read_trades(path, "ETHUSDT")
     assert record.trades.amounts.tolist() == [8, 2, 1]
+
+
+def test_a_symbol_that_is_not_in_a_recording_is_told_with_those_that_are(tmp_path):
+    others = [stream_message() | {"topic": f"publicTrade.S{number}"} for number in range(7)]
+    path = write(tmp_path, [*STREAM, *others], "t.jsonl")
+    said = f"trades of NOPE in {path}, found BTCUSDT, S0, S1, S2, S3 and 3 more; give one"
+    with pytest.raises(DataError, match=said):
+        read_trades(path, "NOPE")
+    assert len(read_trades(path, "BTCUSDT").trades) == 3
 
 
 def test_lines_are_told_of_the_file_and_not_of_the_picked_symbol(tmp_path):
