@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 PEERS  := $(VENV)/.installed-peers
 CODE   := glow_bt strategies datafeeds tests
 
-.PHONY: demo test check fix format-check lint types imports cov results results-risk bench bench-speed bench-density bench-risk soak wheel clean
+.PHONY: demo test check fix format-check lint types imports cov results results-risk bench bench-speed bench-density bench-risk bench-backtest soak wheel clean
 
 demo: $(STAMP)
 	$(BIN)/glow-bt demo --out results/demo --overwrite
@@ -60,7 +60,7 @@ results-risk: $(STAMP)
 	$(BIN)/python -m glow_bt.evaluation.results_index
 
 # Benchmarks, ARGS as in `make bench-speed ARGS="--only train-256"`; see benchmarks/README.md.
-bench: bench-speed bench-density bench-risk
+bench: bench-speed bench-density bench-risk bench-backtest
 
 bench-speed: $(PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed $(ARGS)
@@ -81,6 +81,9 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.datafeeds.live_study
 	for latency in 0 0.1 0.25; do $(BIN)/python -m tests.datafeeds.load_study rate --latency $$latency; done
 	$(BIN)/python -m tests.datafeeds.load_study memory
+
+bench-backtest: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.backtest $(ARGS)
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

@@ -17,6 +17,7 @@ from glow_bt.cli.microstructure import microstructure
 from glow_bt.cli.options import ExampleGroup
 from glow_bt.cli.paper import paper
 from glow_bt.cli.risk import risk
+from glow_bt.cli.search import search
 from glow_bt.cli.simulate import simulate
 from glow_bt.cli.studies import backtest, demo, report, walk_forward
 from glow_bt.cli.train import train
@@ -54,6 +55,7 @@ _COMMANDS = (
     adapt,
     backtest,
     walk_forward,
+    search,
     risk,
     simulate,
     paper,
@@ -71,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         app(args, prog_name="glow-bt", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "glow-bt"
         _fail(f"{error.format_message()} (see {where} --help)", 2, args)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from glow_bt.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,19 +186,56 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=default is not None,
             help=text,
         )(function)
-    return function
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="JSON file of settings, as 'glow-bt search' writes it; options given here win.",
+    )(function)
 
 
 def train_config(settings: dict[str, Any]) -> TrainConfig:
-    """Return the trainer's settings among a command's options."""
+    """Return the trainer's settings among a command's options.
+
+    Those of --config come first, then what was given by name. The option itself is taken out of
+    `settings`; what a file says of the search that it comes from is put there as "search".
+
+    Raises:
+        ConfigError: if the file cannot be read, or holds what is no setting.
+    """
     from glow_bt.training import TrainConfig
 
-    given = {
+    names = TrainConfig.names()
+    file = settings.pop("config_file", None)
+    given = {name: value for name, value in settings.items() if name in names}
+    if file is None:
+        return TrainConfig(**{name: value for name, value in given.items() if value is not None})
+    config, search = _read_config(file, names)
+    context = click.get_current_context()
+    typed = click.core.ParameterSource.COMMANDLINE
+    config |= {
         name: value
-        for name, value in settings.items()
-        if name in TrainConfig.names() and value is not None
+        for name, value in given.items()
+        if value is not None and context.get_parameter_source(name) is typed
     }
-    return TrainConfig(**given)
+    if search is not None:
+        settings["search"] = search
+    return TrainConfig(**config)
+
+
+def _read_config(file: Path, names: tuple[str, ...]) -> tuple[dict[str, Any], Any]:
+    """Return the settings of a file, and what it says of a search."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"expected settings as a JSON file, found {file}: {error}") from error
+    config = content.get("config", content) if isinstance(content, dict) else content
+    unknown = [name for name in config if name not in names] if isinstance(config, dict) else []
+    if not isinstance(config, dict) or unknown:
+        found = ", ".join(map(repr, unknown)) or repr(config)
+        raise ConfigError(f"expected settings among {', '.join(names)} in {file}, found {found}")
+    return dict(config), content.get("search") if config is not content else None
 
 
 def hidden_beside(out: Path, what: str) -> Path:

@@ -49,12 +49,11 @@ def readings(
 def state_scores_of(artifact: Artifact, reading: Reading) -> Floats:
     """Return (N, 5) log_prob, confidence, in_distribution, direction and regime."""
     log_prob = reading.log_prob + artifact.scaler.log_det
-    return np.column_stack(
-        [
-            log_prob,
-            artifact.likelihood.confidence(log_prob),
-            artifact.likelihood.contains(log_prob),
-            reading.direction,
-            reading.regime,
-        ]
-    )
+    columns = [
+        log_prob,
+        artifact.likelihood.confidence(log_prob),
+        artifact.likelihood.contains(log_prob),
+        reading.direction,
+        reading.regime,
+    ]
+    return np.array(columns).T

@@ -1,0 +1,88 @@
+"""`glow-bt search` as a person or a program calls it, and `--config` with what it wrote."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from glow_bt.artifact import load_artifact
+from glow_bt.cli import main
+from glow_bt.cli.options import train_config
+from tests.models import sp500_bars
+
+pytest.importorskip("optuna")
+
+SMALL = ["--epochs", 1, "--members", 2, "--levels", 1, "--hidden", 8]
+SPACE = {"num_steps": [1, 2], "learning_rate": {"low": 1e-3, "high": 1e-2}}
+
+
+def call(*args):
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, args)])
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    sp500_bars(0, 2000).to_csv(folder / "bars.csv")
+    (folder / "space.json").write_text(json.dumps(SPACE))
+    return folder
+
+
+def test_what_it_finds_trains_a_model(workplace, capsys):
+    bars, out = workplace / "bars.csv", workplace / "found"
+    words = ("--trials", 2, "--spans", 1, "--test-fraction", 0.35, *SMALL)
+    space = ("--space", workplace / "space.json")
+    assert call("search", bars, "--out", out, *space, *words, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    best = json.loads((out / "best.json").read_text())
+    assert said["trials"] == best["search"]["trials"] == 2
+    assert said["pbo"] == best["search"]["pbo"]
+    assert set(said["best"]) == set(SPACE)
+
+    model = workplace / "model"
+    seed = ("--seed", 5)
+    assert call("train", bars, "--config", out / "best.json", *seed, "--out", model) == 0
+    capsys.readouterr()
+    config = load_artifact(model).training.config
+    changed = {name for name, value in best["config"].items() if config[name] != value}
+    assert changed == {"seed"}
+
+
+def test_a_search_without_a_space_is_of_the_default_one(workplace, capsys, monkeypatch):
+    seen = {}
+
+    def seek(bars, out, **settings):
+        seen.update(settings, bars=bars)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("glow_bt.training.search.search", seek)
+    assert call("search", workplace / "bars.csv", "--out", workplace / "new", *SMALL) == 1
+    assert seen["space"] is None
+    assert seen["bars"].index[-1] == sp500_bars(0, 800).index[-1]
+    assert (seen["trials"], seen["objective"], seen["n_folds"]) == (30, "likelihood", 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "expected settings as a JSON file"),
+        ("[1]", "expected settings among"),
+        ('{"hiden_dim": 3}', "found 'hiden_dim'"),
+        ('{"hidden_dim": 0}', "expected hidden_dim to be a whole number"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(workplace, tmp_path, capsys, content, message):
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    bars = workplace / "bars.csv"
+    assert call("train", bars, "--config", file, "--out", tmp_path / "model") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_a_config_nothing_is_said_of_a_search():
+    settings = {"hidden_dim": 8, "config_file": None}
+    assert train_config(settings).hidden_dim == 8
+    assert settings == {"hidden_dim": 8}
