@@ -35,11 +35,13 @@ class LiveRecord(NamedTuple):
         counts: what became of messages (`datafeeds.bybit_live_bars.LiveBars.counts`), and
             ``resubscribed``, how often the book was subscribed anew because it was lost.
         ended: why it ended before its time; empty if it did not.
+        unreached: why book or trades could not be subscribed in all that time; empty if they were.
     """
 
     bars: pd.DataFrame
     counts: dict[str, int]
     ended: str = ""
+    unreached: str = ""
 
 
 class MicrostructureRecorder:
@@ -55,6 +57,8 @@ class MicrostructureRecorder:
         depth: levels a side that are subscribed, of `BOOK_DEPTHS`.
         on_bars: called with bars as they close.
         on_message: called with every message, for those who keep them.
+        on_time: called every second or more often with the seconds that have passed, and why book
+            or trades are not subscribed just then (empty if they are).
         settle_ms: how long after its end a bar waits for late messages.
         clock: tells how seconds pass.
         retry: gives the waits before a lost book is subscribed anew.
@@ -72,6 +76,7 @@ class MicrostructureRecorder:
         depth: int = 50,
         on_bars: Callable[[pd.DataFrame], object] | None = None,
         on_message: Callable[[dict[str, Any]], object] | None = None,
+        on_time: Callable[[float, str], object] | None = None,
         settle_ms: int = 1000,
         clock: ExchangeClock | None = None,
         retry: RetryPolicy | None = None,
@@ -88,12 +93,15 @@ class MicrostructureRecorder:
         }
         self._on_bars = on_bars
         self._on_message = on_message
+        self._on_time = on_time
         self._clock = clock or ExchangeClock()
         self._retry = retry or RetryPolicy(first_delay=1.0, max_delay=30.0)
         self._live = LiveBars(spec, settle_ms)
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._streams: dict[str, BybitStream] = {}
         self._generation = dict.fromkeys(self._topics, 0)
+        self._down = dict.fromkeys(self._topics, "no answer yet")
+        self._unreached = set(self._topics)
         self._resubscribed = 0
         self._failures = 0
         self._subscribe_at: float | None = None
@@ -112,6 +120,8 @@ class MicrostructureRecorder:
             for name in self._topics:
                 self._subscribe(name)
             while (left := end - self._clock.seconds()) > 0 and not (stop and stop.is_set()):
+                if self._on_time is not None:
+                    self._on_time(seconds - left, next(iter(self._down.values()), ""))
                 self._take_event(min(left, 1.0))
                 bars = self._live.closed()
                 if bars is not None:
@@ -130,7 +140,8 @@ class MicrostructureRecorder:
                 stream.stop()
         bars = pd.concat(frames) if frames else pd.DataFrame(columns=list(self._live.columns))
         counts = {**self._live.counts, "resubscribed": self._resubscribed}
-        return LiveRecord(bars, counts, ended)
+        unreached = [self._down[name] for name in self._topics if name in self._unreached]
+        return LiveRecord(bars, counts, ended, next(iter(unreached), ""))
 
     def _subscribe(self, name: str) -> None:
         self._generation[name] += 1
@@ -169,8 +180,11 @@ class MicrostructureRecorder:
         if event.status is StreamStatus.REFUSED:
             raise SymbolError(f"{event.reason}; check the symbol")
         if event.status is StreamStatus.UP:
+            self._down.pop(event.name, None)
+            self._unreached.discard(event.name)
             (self._live.book_up if book else self._live.trades_up)()
         else:
+            self._down[event.name] = event.reason
             (self._live.book_down if book else self._live.trades_down)()
 
     def _mend_book(self) -> None:

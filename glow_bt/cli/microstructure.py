@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,12 @@ from glow_bt.cli.options import ExampleCommand, output_options
 if TYPE_CHECKING:
     import pandas as pd
 
+    from glow_bt.errors import FeedError
     from glow_bt.microstructure import MicrostructureSpec
 
 __all__ = ["microstructure"]
 
+_RAW_FILES = (".jsonl", ".jsonl.gz")
 _FILES: dict[str, Any] = {"type": click.Path(path_type=Path), "multiple": True}
 
 
@@ -96,14 +99,9 @@ def microstructure(as_json: bool, **options: Any) -> None:
     VPIN and Kyle's lambda. Values are known at a bar's close.
     """
     from glow_bt import ohlcv
-    from glow_bt.errors import ResultsError
 
-    files = options["trades"] or options["book"]
-    if bool(files) == bool(options["live"]):
-        raise click.UsageError("expected --trades or --book (or both), or --live SYMBOL")
-    for file in (options["out"], options["raw"]):
-        if file is not None and file.exists() and not options["overwrite"]:
-            raise ResultsError(f"expected a new file, found {file} there already; use --overwrite")
+    _check_source(options)
+    _check_places(options)
     spec = _spec(options)
     bars, facts = _record(spec, options) if options["live"] else _read(spec, options)
     ohlcv.write_bars(bars, options["out"])
@@ -126,6 +124,44 @@ def microstructure(as_json: bool, **options: Any) -> None:
     click.echo(f"wrote {options['out']}")
 
 
+def _check_source(options: dict[str, Any]) -> None:
+    """Refuse a call that names no record, or both kinds."""
+    given = [f"--{name}" for name in ("trades", "book") if options[name]]
+    if options["live"] is None and not given:
+        raise click.UsageError(
+            "expected --trades or --book (or both), or --live SYMBOL, found none of them"
+        )
+    if options["live"] is not None and given:
+        raise click.UsageError(
+            "expected --trades or --book (or both), or --live SYMBOL, found "
+            f"{' and '.join([*given, '--live'])}; give files or a market to record, not both"
+        )
+
+
+def _check_places(options: dict[str, Any]) -> None:
+    """Refuse files that could not be written, before anything is read or recorded."""
+    from glow_bt.errors import ConfigError, ResultsError
+    from glow_bt.ohlcv import check_bars_file
+
+    check_bars_file(options["out"])
+    raw = options["raw"]
+    if raw is not None and not raw.name.endswith(_RAW_FILES):
+        raise ConfigError(
+            f"expected --raw as a file {' or '.join(_RAW_FILES)}, found {raw.name!r}"
+        )
+    for file in (options["out"], raw):
+        if file is None:
+            continue
+        if file.exists() and not options["overwrite"]:
+            raise ResultsError(f"expected a new file, found {file} there already; use --overwrite")
+        above = next(path for path in file.absolute().parents if os.path.lexists(path))
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            what = "a folder without permission to write" if above.is_dir() else "a file"
+            raise ResultsError(
+                f"expected a place for {file}, found {what}, {above}; choose another place"
+            )
+
+
 def _spec(options: dict[str, Any]) -> MicrostructureSpec:
     from glow_bt.microstructure import MicrostructureSpec, step_of
 
@@ -145,12 +181,18 @@ def _read(
     """Return the bars of recorded files, and what is told of them."""
     from datafeeds.bybit_book import BookRecord
     from datafeeds.bybit_trades import read_trades
+    from glow_bt.errors import DataError
     from glow_bt.microstructure import microstructure_bars
 
     facts: dict[str, Any] = {}
     trades, book = None, None
     if options["trades"]:
         record = read_trades(options["trades"], options["symbol"])
+        if not len(record.trades):
+            raise DataError(
+                f"expected trades in {', '.join(map(str, options['trades']))}, found none"
+                f"{f' but {record.blocks} block trades' if record.blocks else ''}; check the files"
+            )
         trades = record.trades
         facts["trades"] = {
             "read": len(trades),
@@ -164,6 +206,12 @@ def _read(
     )
     if book is not None:
         facts["book"] = dict(book.counts)
+        if book.deepest < spec.levels:
+            click.echo(
+                f"note: the book holds {book.deepest} levels a side only; what concerns the "
+                f"others, up to --levels {spec.levels}, is empty",
+                err=True,
+            )
     return bars, facts
 
 
@@ -184,31 +232,48 @@ def _record(
     from datafeeds.bybit_recorder import MicrostructureRecorder
     from datafeeds.bybit_retry import RetryPolicy
     from datafeeds.bybit_topics import stream_address
-    from glow_bt.errors import FeedError
+    from glow_bt.cli.recording import RecordingProgress
     from glow_bt.microstructure import step_of
 
     seconds = step_of(options["duration"], "a duration") / 1000
     draw = random.Random(options["seed"]).random
     with BybitClient(base_url=options["base_url"], seed=options["seed"]) as client:
         market = client.market(options["live"])
-    with _kept(options["raw"]) as keep:
+    with (
+        _kept(options["raw"]) as keep,
+        RecordingProgress(market.symbol, seconds) as progress,
+    ):
         recorder = MicrostructureRecorder(
             stream_address(options["stream_url"], market.category),
             market.id,
             spec,
             depth=options["depth"],
+            on_bars=progress.bars,
             on_message=keep,
+            on_time=progress.time,
             retry=RetryPolicy(first_delay=1.0, max_delay=30.0, draw=draw),
         )
-        bars, counts, ended = recorder.run(seconds)
+        bars, counts, ended, unreached = recorder.run(seconds)
     if ended:
         click.echo(f"note: ended early, {ended}", err=True)
     if not len(bars):
-        raise FeedError(
-            f"expected a bar of {options['timeframe']} to close within {options['duration']}, "
-            "found none that began and ended then; record for longer or take shorter bars"
-        )
+        raise _nothing_recorded(options, unreached)
     return bars, {"symbol": market.symbol, "book": counts}
+
+
+def _nothing_recorded(options: dict[str, Any], unreached: str) -> FeedError:
+    """Say why no bar has closed."""
+    from glow_bt.errors import FeedError, TransientFeedError
+
+    if unreached:
+        return TransientFeedError(
+            f"expected streams of {options['live']} within {options['duration']}, found no "
+            f"connection: {unreached}; check the network and --stream-url, and try again"
+        )
+    return FeedError(
+        f"expected a bar of {options['timeframe']} to close within {options['duration']}, "
+        "found none that began and ended then; record for longer or take shorter bars"
+    )
 
 
 @contextmanager

@@ -79,8 +79,16 @@ def test_an_existing_file_is_kept_unless_told(raw, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "said", "code"),
     [
-        ([], "--trades or --book (or both), or --live SYMBOL", 2),
-        (["--live", "BTCUSDT", "--trades", "x"], "or --live SYMBOL", 2),
+        ([], "--trades or --book (or both), or --live SYMBOL, found none of them", 2),
+        (["--live", "B", "--trades", "x"], "found --trades and --live; give files or", 2),
+        (["--live", "B", "--book", "x", "--trades", "y"], "--trades and --book and --live;", 2),
+        (["--trades", "{raw}", "--out", "b.txt"], "file .csv, .csv.gz or .parquet, found 'b.t", 2),
+        (["--trades", "{raw}", "--out", "{raw}/b.csv"], "found a file, {raw}; choose another", 1),
+        (["--live", "B", "--raw", "{raw}/r.jsonl"], "found a file, {raw}; choose another", 1),
+        (["--live", "B", "--raw", "r.csv"], ".jsonl or .jsonl.gz, found 'r.csv'", 2),
+        (["--live", "B", "--raw", "r.json.gz"], ".jsonl or .jsonl.gz, found 'r.json.gz'", 2),
+        (["--trades", "{raw}", "--since", "2030-01-01"], "to 2023-11-14 22:13:39", 2),
+        (["--trades", "{raw}", "--until", "2020-01-01"], "begins, 2023-11-14 22:13:20", 2),
         (["--trades", "{raw}", "--timeframe", "1"], "a length of bars such as", 2),
         (["--trades", "{raw}", "--interval", "7"], "an interval such as", 2),
         (["--trades", "{raw}", "--interval", "700ms"], "to divide bars of 1000 ms", 2),
@@ -98,8 +106,39 @@ def test_a_wrong_call_is_one_line_and_no_file(raw, tmp_path, capsys, args, said,
     assert call("--timeframe", "1s", "--out", tmp_path / "bars.csv", *args) == code
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
-    assert said in captured.err
+    assert said.format(raw=raw) in captured.err
     assert list(tmp_path.iterdir()) == [raw]
+
+
+def test_a_place_without_permission_is_refused_before_anything_is_recorded(
+    raw, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as root may write anywhere
+    urls = ["--base-url", "http://127.0.0.1:1", "--timeframe", "1s"]
+    assert call("--live", "BTC/USDT:USDT", *urls, "--out", tmp_path / "new" / "b.csv") == 1
+    said = f"found a folder without permission to write, {tmp_path}; choose another place"
+    assert said in capsys.readouterr().err
+
+
+def test_levels_beyond_the_book_are_noted(tmp_path, capsys):
+    levels = [[str(price), "1"] for price in range(1, 51)]
+    message = {"topic": BOOK, "type": "snapshot", "ts": START, "cts": START}
+    message["data"] = {"u": 1, "b": levels, "a": [[str(100 + n), "1"] for n in range(50)]}
+    path = write(tmp_path / "book.jsonl", [message])
+    args = ["--book", path, "--timeframe", "1s", "--overwrite", "--out", tmp_path / "b.csv"]
+    args += ["--until", pd.Timestamp(START + 3000, unit="ms").isoformat()]
+    assert call(*args, "--levels", 50) == 0
+    assert capsys.readouterr().err == ""
+    assert call(*args, "--levels", 500, "--json") == 0
+    told = capsys.readouterr()
+    assert "note: the book holds 50 levels a side only; what concerns the others" in told.err
+    assert json.loads(told.out)["bars"] == 3
+
+
+def test_files_without_trades_are_named(tmp_path, capsys):
+    path = write(tmp_path / "raw.jsonl", [{"op": "pong"}])
+    assert call("--trades", path, "--timeframe", "1s", "--out", tmp_path / "b.csv") == 1
+    assert f"expected trades in {path}, found none; check the files" in capsys.readouterr().err
 
 
 def test_a_damaged_line_is_named(tmp_path, capsys):
@@ -167,6 +206,15 @@ def test_a_recording_without_a_closed_bar_is_an_error(servers, tmp_path, capsys)
     assert live(servers, "--for", "200ms", "--out", tmp_path / "live.csv") == 1
     assert "record for longer or take shorter bars" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_streams_that_are_down_all_the_time_are_told_with_the_reason(servers, tmp_path, capsys):
+    nowhere = ["--stream-url", "ws://127.0.0.1:1", "--for", "500ms"]
+    assert live(servers, *nowhere, "--out", tmp_path / "live.csv") == 1
+    told = capsys.readouterr().err
+    assert "expected streams of BTC/USDT:USDT within 500ms, found no connection: " in told
+    assert "Connection refused" in told
+    assert told.count("\n") == 1
 
 
 def test_a_market_that_does_not_exist_is_named(servers, tmp_path, capsys):

@@ -103,7 +103,7 @@ def test_bars_come_as_they_close_and_are_all_returned(server, record):
     for message in messages:
         server.publish(message["topic"], message)
     recording.await_that(lambda: len(recording.heard) == len(messages) + 2)
-    bars, counts, _ = recording.finish()
+    bars, counts, *_ = recording.finish()
     # The two connections have no common order: compare by what was heard.
     pd.testing.assert_frame_equal(bars, bars_of(recording.heard))
     pd.testing.assert_frame_equal(bars, pd.concat(recording.bars))
@@ -130,7 +130,7 @@ def test_a_gap_is_mended_by_a_new_subscription(server, record):
         if message["topic"] == TRADES:
             server.publish(TRADES, message)
     recording.await_that(lambda: sum(map(len, recording.bars)) == 16)
-    bars, counts, _ = recording.finish()
+    bars, counts, *_ = recording.finish()
     assert counts["gap"] == counts["resyncs"] == counts["resubscribed"] == 1
     assert server.subscribed.count(("linear", BOOK)) == 2
     assert server.subscribed.count(("linear", TRADES)) == 1
@@ -175,11 +175,36 @@ def test_a_market_that_is_not_streamed_is_refused(server):
 def test_it_ends_when_its_time_is_up(server):
     recorder = MicrostructureRecorder(f"{server.url}/v5/public/linear", SYMBOL, SPEC)
     began = time.monotonic()
-    bars, _, ended = recorder.run(0.2)
+    bars, _, ended, unreached = recorder.run(0.2)
     assert not ended
+    assert not unreached
     assert 0.2 <= time.monotonic() - began < WAIT
     assert len(bars) == 0
     assert tuple(bars.columns) == LiveBars(SPEC).columns
+
+
+def test_streams_that_were_never_reached_are_told_with_the_reason():
+    told = []
+    settings = {"on_time": lambda *passed: told.append(passed)}
+    recorder = MicrostructureRecorder(
+        "ws://127.0.0.1:1/v5/public/linear", SYMBOL, SPEC, **settings
+    )
+    record = recorder.run(0.5)
+    assert len(record.bars) == 0
+    assert "Connection refused" in record.unreached
+    assert told[0] == (pytest.approx(0.0, abs=0.1), "no answer yet")
+    assert "Connection refused" in told[-1][1]
+
+
+def test_a_stream_that_answers_is_no_trouble(server):
+    told = []
+    settings = {"on_time": lambda *passed: told.append(passed)}
+    recorder = MicrostructureRecorder(f"{server.url}/v5/public/linear", SYMBOL, SPEC, **settings)
+    server.acknowledge = False
+    assert recorder.run(0.3).unreached == "no answer yet"
+    server.acknowledge = True
+    recorder = MicrostructureRecorder(f"{server.url}/v5/public/linear", SYMBOL, SPEC, **settings)
+    assert recorder.run(0.3).unreached == told[-1][1] == ""
 
 
 def test_an_interrupt_keeps_what_has_closed(server):
