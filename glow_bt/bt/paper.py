@@ -75,6 +75,7 @@ class PaperRun:
         cash: equity that a new account opens with.
         commission: commission scheme.
         max_bars: stop after so many live bars; None for never.
+        on_start: called once when the folder is held and its account fits: trading begins.
         on_bar: called with every bar booked, when it is on the disk.
         on_status: called with the name of every new status of the feed, and the reason if it has
             one.
@@ -88,6 +89,7 @@ class PaperRun:
     watch: Mapping[str, Any] | None = None
     cash: float = 10_000.0
     max_bars: int | None = None
+    on_start: Callable[[], None] | None = None
     on_bar: Callable[[PaperBar], None] | None = None
     on_status: Callable[[str, str], None] | None = None
 
@@ -116,7 +118,7 @@ class PaperRun:
                 something cannot be saved.
             DataError: if the history does not reach back to the saved bar (TooFewBarsError: with
                 the warm-up before it).
-            ResultsError: if the folder is damaged, or in use.
+            ResultsError: if the folder is damaged, in use, or cannot be written.
             FeedError: from the feed.
         """
         if not feed.islive():
@@ -126,6 +128,8 @@ class PaperRun:
             if saved is not None:
                 saved.check_settings(self.settings, self.folder)
             cerebro = self._cerebro = self._prepared(feed, saved)
+            if self.on_start is not None:
+                self.on_start()
             try:
                 strategy: bt.Strategy = cerebro.run()[0]
             except BaseException:

@@ -14,6 +14,7 @@ restart cuts them off.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -184,17 +185,24 @@ def held_folder(folder: Path) -> Iterator[None]:
     """Make a folder and hold it, so that no two processes trade in it.
 
     Raises:
-        ResultsError: if another one does.
+        ResultsError: if another one does, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         lock.acquire(timeout=0)
     except Timeout:
         raise ResultsError(
             f"expected to be the only process that trades in {folder}, found another one at work; "
             "stop it, or choose another folder"
         ) from None
+    except OSError as error:
+        raise ResultsError(
+            f"expected a folder to keep the account in, could not write {folder} "
+            f"({error.strerror or error}); choose another folder"
+        ) from error
     try:
         for leftover in folder.glob(f".{_NAME}.*.tmp"):  # of a process that was killed
             leftover.unlink()

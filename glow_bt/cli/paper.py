@@ -112,7 +112,8 @@ def paper(**options: Any) -> None:
     History warms the model up; then each bar is scored as it closes, and what the strategy
     orders fills at the next open, with fees and funding. The account is saved at every bar:
     after a stop (Ctrl-C), a crash or a power cut the same call goes on with its position,
-    waiting orders and recalibration, and makes up for the bars that it missed.
+    waiting orders and recalibration, and makes up for the bars that it missed: what waits fills
+    and funding is charged, but the strategy places no order on them, for they are late.
     """
     from datafeeds.bybit_client import BybitClient
     from datafeeds.bybit_feed import BybitData
@@ -122,6 +123,7 @@ def paper(**options: Any) -> None:
     artifact = load_artifact(options["model"])
     names = ("var_level", "horizon", "recalibrate")
     scorer = Scorer(artifact, **{name: options[name] for name in names})
+    _check_timeframe(options["timeframe"], scorer.bar_seconds)
     with BybitClient(base_url=options["base_url"], seed=options["seed"]) as client:
         printer = PaperPrinter(options["as_json"])
 
@@ -142,7 +144,7 @@ def paper(**options: Any) -> None:
             funding="funding_rate" in scorer.columns,
             open_interest="open_interest" in scorer.columns,
         )
-        printer.start(run.settings, options["state"])
+        run.on_start = lambda: printer.start(run.settings, options["state"])
         run.on_bar, run.on_status = printer.bar, printer.status
         with _stopping(run):
             run.run(feed)
@@ -248,6 +250,26 @@ def _given(pairs: tuple[str, ...], strategy: str, known: set[str]) -> dict[str, 
         except json.JSONDecodeError:
             params[name] = text
     return params
+
+
+def _check_timeframe(timeframe: str, bar_seconds: float) -> None:
+    """Refuse bars of another interval than the model's, before anything begins."""
+    import numpy as np
+
+    from datafeeds.bybit_time import TIMEFRAMES, timeframe_of
+    from glow_bt.errors import ArtifactError
+    from glow_bt.scoring import check_interval
+
+    step_ms = timeframe_of(timeframe).step_ms
+    try:
+        check_interval(np.array([0, step_ms * 1_000_000], np.int64), bar_seconds)
+    except ArtifactError as error:
+        names = [name for name, one in TIMEFRAMES.items() if one.step_ms == bar_seconds * 1000]
+        own = names[0] if names else f"{bar_seconds:g}s"
+        raise ConfigError(
+            f"expected --timeframe {own}, the bars that the model was trained on, found "
+            f"{timeframe}; take {own}, or a model of {timeframe} bars"
+        ) from error
 
 
 def _history(options: Mapping[str, Any], client: BybitClient, scorer: Scorer) -> int:

@@ -134,6 +134,21 @@ def test_a_file_without_rows_has_its_header_after_a_restart_too(tmp_path):
         assert (tmp_path / "equity.csv").read_text() == "timestamp,close,note\n"
 
 
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ResultsError, match=r"could not write .*below \(Not a directory\); choose"),
+        held_folder(tmp_path / "file" / "below"),
+    ):
+        pass
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as root may write anywhere
+    with (
+        pytest.raises(ResultsError, match=r"could not write .* \(Permission denied\); choose"),
+        held_folder(tmp_path),
+    ):
+        pass
+
+
 def test_a_folder_is_held_once_and_leftovers_of_a_kill_go(tmp_path):
     leftover = tmp_path / "paper" / ".state.json.123.tmp"
     leftover.parent.mkdir()

@@ -20,7 +20,7 @@ from datafeeds.bybit_clock import ExchangeClock
 from glow_bt.artifact import save_artifact
 from glow_bt.bt import BybitPerpetual
 from glow_bt.bt.paper import PaperRun
-from glow_bt.bt.paper_state import PaperState
+from glow_bt.bt.paper_state import PaperState, held_folder
 from glow_bt.cli import main
 from glow_bt.training import TrainConfig, train
 from strategies.glow_strategy import GlowStrategy
@@ -210,6 +210,7 @@ def test_people_get_a_line_a_bar(monkeypatch, exchange, model, tmp_path, capsys)
             "a linear perpetual, found ETH/USD:ETH, which is inverse",
         ),
         (["--timeframe", "7m"], 2, "7m"),
+        (["--timeframe", "1h"], 2, "expected --timeframe 1m, the bars that the model was trained"),
         (["--strategy", "nowhere:Class"], 2, "No module named 'nowhere'"),
         (["--strategy", "json:loads"], 2, "module:Class of a Backtrader strategy"),
         (["--strategy", "gloww"], 2, "found 'gloww'"),
@@ -228,12 +229,39 @@ def test_a_wrong_call_is_one_line(exchange, model, tmp_path, capsys, more, code,
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
     assert said in told.err
+    assert "start" not in [event.get("event") for event in events(told.out)]
     assert not (tmp_path / "paper" / "state.json").exists()
 
 
 def test_other_settings_are_refused(monkeypatch, exchange, model, tmp_path, capsys):
     assert call(monkeypatch, exchange, model, tmp_path, "--bars", 1) == 0
     assert call(monkeypatch, exchange, model, tmp_path, "--taker", "0.001", "--cash", "5") == 2
-    told = capsys.readouterr().err
+    *_, told = capsys.readouterr().err.splitlines()
     assert "cash 10000.0 there and 5.0 now" in told
     assert "costs.taker 0.00055 there and 0.001 now" in told
+
+
+def test_nothing_is_said_to_begin_before_the_folder_is_known_to_be_good(
+    monkeypatch, exchange, model, tmp_path, capsys
+):
+    state = tmp_path / "paper"
+    assert call(monkeypatch, exchange, model, state, "--bars", 1) == 0
+    capsys.readouterr()
+    refused = partial(call, monkeypatch, exchange, model, as_json=False)
+    with held_folder(state):
+        assert refused(state) == 1
+    told = capsys.readouterr()
+    assert (told.out, "the only process that trades in" in told.err) == ("", True)
+    assert refused(state, "--cash", "5") == 2
+    told = capsys.readouterr()
+    assert (told.out, "cash 10000.0 there" in told.err) == ("", True)
+    assert refused(state / "lock" / "below") == 1
+    told = capsys.readouterr()
+    assert (told.out, "could not write" in told.err) == ("", True)
+
+
+def test_the_help_says_what_becomes_of_missed_bars(capsys):
+    with pytest.raises(SystemExit):
+        main(["paper", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the strategy places no order on them, for they are late" in told
