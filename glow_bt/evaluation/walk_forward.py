@@ -250,7 +250,9 @@ def _train_elsewhere(
         checkpoints = store.checkpoints(unit) if beside and store is not None else None
         return unit, unit.key, pack_bars(unit.bars_of(bars)), checkpoints
 
-    tasks = [Task(key, unit.label, partial(arguments, unit)) for key, unit in missing.items()]
+    # The longest first, so that no process waits for one that began it last.
+    longest_first = sorted(missing.items(), key=lambda item: -len(item[1].fold.train))
+    tasks = [Task(key, unit.label, partial(arguments, unit)) for key, unit in longest_first]
     found = {}
     for key, packed in run_tasks(train_packed, tasks, engine):
         if store is not None:
