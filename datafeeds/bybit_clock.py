@@ -14,6 +14,7 @@ __all__ = ["ExchangeClock"]
 
 _DRIFT = 200e-6
 _LARGEST_STEP_MS = 60_000
+_PATIENCE = 0.25
 
 
 class ExchangeClock:
@@ -45,6 +46,14 @@ class ExchangeClock:
     def local(self, seconds: float) -> float:
         """Return how many local seconds so many of the exchange's take; none if it is negative."""
         return max(seconds, 0.0) / self._pace
+
+    def patience(self, seconds: float) -> float:
+        """Return how many seconds to wait for an answer before it counts as lost.
+
+        A quarter of a local second at least: at a fast pace a machine would else be too slow for
+        itself.
+        """
+        return max(seconds, _PATIENCE * self._pace)
 
     def now_ms(self) -> int:
         """Return the exchange's time in epoch milliseconds; the epoch before any was heard."""

@@ -233,14 +233,16 @@ class _Watch:
 
     def _limit(self) -> tuple[float, str]:
         """When the connection counts as lost unless something arrives, and why."""
-        limits = [(self._heard + _SILENT_AFTER, f"nothing was heard for {_SILENT_AFTER:.0f} s")]
+        patience = self._clock.patience
+        silent = f"nothing was heard for {_SILENT_AFTER:.0f} s"
+        limits = [(self._heard + patience(_SILENT_AFTER), silent)]
         if self._owed:
             what = f"no answer to the subscription of {', '.join(sorted(self._owed))}"
-            limits.append((self._opened + _ACKNOWLEDGED_AFTER, what))
+            limits.append((self._opened + patience(_ACKNOWLEDGED_AFTER), what))
         if self._quiet_after is not None:
             topic, heard = min(self.topics.items(), key=lambda item: item[1])
             what = f"no message of {topic} for {self._quiet_after:.0f} s"
-            limits.append((heard + self._quiet_after, what))
+            limits.append((heard + patience(self._quiet_after), what))
         return min(limits)
 
 

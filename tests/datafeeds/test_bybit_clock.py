@@ -106,3 +106,8 @@ def test_it_is_never_ahead_of_the_exchange(events):
         else:
             clock.hear(stamp)
         assert clock.now_ms() <= NOON + (local.now - start) * 1000.0 + 1.0
+
+
+@pytest.mark.parametrize(("pace", "waited"), [(1.0, 10.0), (3000.0, 750.0)])
+def test_a_fast_pace_leaves_the_machine_a_quarter_of_a_second(pace, waited):
+    assert ExchangeClock(pace=pace).patience(10.0) == waited
