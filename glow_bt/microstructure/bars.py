@@ -209,6 +209,8 @@ def microstructure_bars(
     since_ms = start_ms if since_ms is None else since_ms
     since_ms -= since_ms % spec.step_ms
     standing, pieces = _from(since_ms, record.pieces)
+    if asked_ms is not None:
+        record.refuse_late(asked_ms, claimed=until_ms is not None)
     stream = MicrostructureStream(
         spec, since_ms, trades=trades is not None, book=book is not None, standing=standing
     )
@@ -223,8 +225,6 @@ def microstructure_bars(
         frames.append(feed.close(last_ms if reach_ms is None else min(last_ms, reach_ms)))
     if reach_ms is not None and (until_ms is not None or book is None):
         frames.append(feed.close(reach_ms))
-    if asked_ms is not None:
-        record.refuse_late(asked_ms, claimed=until_ms is not None)
     frames = [frame for frame in frames if len(frame)]
     if not frames:
         raise DataError(
@@ -271,7 +271,7 @@ class _Record:
         return self._start_ms
 
     def refuse_late(self, since_ms: int, *, claimed: bool) -> None:
-        """Refuse a start after the record's end, once all of it has been read.
+        """Refuse a start after the record's end, once what comes before that start has been read.
 
         It ends with the first of trades and book that does, unless it is claimed to reach further.
         """

@@ -174,7 +174,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("kinds", [("trades",), ("book",), ("trades", "book")])
-@pytest.mark.parametrize("until", [{}, {"until_ms": 60_000}])
+@pytest.mark.parametrize("until", [{}, {"until_ms": 60_000}, {"until_ms": 10**12}])
 def test_a_start_after_the_record_is_told_what_that_covers(kinds, until):
     given = {name: ENDS[name] for name in kinds}
     start = max(events.stamps[0] for events in given.values())
