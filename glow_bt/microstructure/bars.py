@@ -205,12 +205,12 @@ def microstructure_bars(
             f"expected until after the record begins, {_moment(start_ms)}, "
             f"found {_moment(until_ms)}"
         )
-    asked_ms = since_ms
+    asked = since_ms is not None
     since_ms = start_ms if since_ms is None else since_ms
     since_ms -= since_ms % spec.step_ms
     standing, pieces = _from(since_ms, record.pieces)
-    if asked_ms is not None:
-        record.refuse_late(asked_ms, claimed=until_ms is not None)
+    if asked:
+        record.refuse_late(since_ms, claimed=until_ms is not None)
     stream = MicrostructureStream(
         spec, since_ms, trades=trades is not None, book=book is not None, standing=standing
     )
