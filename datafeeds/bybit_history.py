@@ -213,7 +213,15 @@ def _fill(
         # The newest bar may not be final yet; many that are not there are rather its end.
         ended = behind == 1 or (found and behind > 1)
         if stop.is_set() or not (left or unsure or ended):
-            return new
+            break
+    if stop.is_set():
+        return new
+    if behind > 1 and span.stop >= series.due(client.now_ms()):
+        raise TransientFeedError(
+            f"expected {series.key.kind} of {series.key.symbol} up to the present, for Bybit "
+            f"lists it, found none for the last {behind} stamps; fetch again later, or give an "
+            "until"
+        )
     if left:
         raise TransientFeedError(
             f"expected all {series.key.kind} of {series.key.symbol} before the last, found "

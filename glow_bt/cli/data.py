@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALSO",
+    "check_new_bars_file",
     "data",
     "export_bars",
     "print_export",
@@ -185,17 +186,28 @@ def _export(
 ) -> None:
     """Write stored bars as one CSV or Parquet file, with funding and open interest joined."""
     from datafeeds.series import SeriesKey
+
+    check_new_bars_file(out, overwrite)
+    shelf = _existing(store)
+    key = SeriesKey("bybit", _stored_symbol(shelf, symbol), "bars", timeframe)
+    kinds = [ALSO[name] for name in dict.fromkeys(joined)]
+    facts = export_bars(shelf, key, since, until, kinds, out)
+    click.echo(json.dumps(facts)) if as_json else print_export(facts)
+
+
+def check_new_bars_file(out: Path, overwrite: bool) -> None:
+    """Refuse early a file that bars could not be written to.
+
+    Raises:
+        ConfigError: if it is of another kind.
+        ResultsError: if it exists and is not to be replaced.
+    """
     from glow_bt.errors import ResultsError
     from glow_bt.ohlcv import check_bars_file
 
     check_bars_file(out)
     if out.exists() and not overwrite:
         raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
-    shelf = _existing(store)
-    key = SeriesKey("bybit", _stored_symbol(shelf, symbol), "bars", timeframe)
-    kinds = [ALSO[name] for name in dict.fromkeys(joined)]
-    facts = export_bars(shelf, key, since, until, kinds, out)
-    click.echo(json.dumps(facts)) if as_json else print_export(facts)
 
 
 def export_bars(

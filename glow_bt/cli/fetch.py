@@ -15,6 +15,7 @@ import click
 
 from glow_bt.cli.data import (
     ALSO,
+    check_new_bars_file,
     export_bars,
     print_export,
     series_facts,
@@ -87,27 +88,23 @@ def fetch(
     """Fetch closed bars from Bybit. No account or key is needed.
 
     Each page is kept as it arrives: the same call goes on where another was interrupted (Ctrl-C,
-    SIGTERM, kill, power cut). With
-    --out alone they are kept in a hidden folder beside FILE, which goes when FILE is there.
+    SIGTERM, kill, power cut). With --out alone they are kept in a hidden folder beside FILE,
+    which goes when FILE is there.
     """
     from datafeeds.bybit_client import BybitClient
     from datafeeds.bybit_history import fetch_histories
     from datafeeds.ohlcv_store import OhlcvStore
     from glow_bt.cli.output import series_progress
-    from glow_bt.errors import ResultsError
-    from glow_bt.ohlcv import check_bars_file
 
     names = _names(symbol, symbols, out)
+    passing = out is not None and store is None
     if out is not None:
-        check_bars_file(out)
-        if "mark" in also and store is None:
+        check_new_bars_file(out, overwrite)
+        if "mark" in also and passing:
             raise click.UsageError(
                 "expected --also mark without --out, or with --store; mark prices are no column "
                 "of a file of bars"
             )
-    if out is not None and out.exists() and not overwrite:
-        raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
-    passing = out is not None and store is None
     root = hidden_beside(out, "fetch") if out is not None and passing else store_folder(store)
     shelf = OhlcvStore(root)
     kinds = ["bars", *(ALSO[name] for name in dict.fromkeys(also))]

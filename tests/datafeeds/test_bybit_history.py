@@ -117,15 +117,24 @@ def test_a_beginning_that_was_hidden_is_found(serve, connect, fetch):
     assert (again.first, again.new) == (bars.index[0], 250)
 
 
-def test_after_the_last_bar_is_asked_again(serve, fetch):
-    """An exchange that shows no trading now may show it later."""
+def test_a_history_that_ends_before_the_present_is_an_error_and_kept(serve, fetch, store):
+    """An exchange that shows no trading of what it lists may show it later."""
     bars = make_bars(600)
     server = serve(now=bars.index[-1].tz_localize(None))
     server.add_bars("BTCUSDT", "1h", bars.iloc[:500])
-    fetched = fetch(server=server)
-    assert (fetched.rows, fetched.after) == (500, 99)
+    with pytest.raises(TransientFeedError, match="found none for the last 99 stamps; fetch again"):
+        fetch(server=server)
+    assert len(stored(store)) == 500
     server.add_bars("BTCUSDT", "1h", bars)
     assert fetch(server=server).new == 99
+
+
+def test_a_span_that_ends_where_the_exchange_has_nothing_says_so(serve, fetch):
+    bars = make_bars(600)
+    server = serve(now=bars.index[-1].tz_localize(None))
+    server.add_bars("BTCUSDT", "1h", bars.drop(bars.index[400:500]))
+    fetched = fetch(until=bars.index[450], server=server)
+    assert (fetched.rows, fetched.after) == (400, 50)
 
 
 def test_progress_reaches_the_whole_span_also_when_resumed(fetch):
