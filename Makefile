@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/glow-bt demo --out results/demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 check: $(STAMP) format-check lint types imports cov
 
@@ -33,7 +33,7 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 cov: $(STAMP)
-	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
 # Reference results. BTC_BARS: hourly BTC bars in the form that README describes.
 results: $(STAMP)

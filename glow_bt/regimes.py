@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -112,15 +113,20 @@ class Regimes:
 
     def _log_joint(self, latents: Floats) -> Floats:
         # Expanded squares: three matrix products instead of an (N, K, D) block.
-        precision = self.scales**-2
-        quadratic = (
-            latents**2 @ precision.T
-            - 2 * latents @ (self.means * precision).T
-            + (self.means**2 * precision).sum(axis=1)
-        )
-        constant = np.log(self.weights) - np.log(self.scales).sum(axis=1)
+        precision, pull, offset, constant = self._constants
+        quadratic = latents**2 @ precision.T - 2 * latents @ pull.T + offset
         joint: Floats = constant - 0.5 * quadratic
         return joint
+
+    @cached_property
+    def _constants(self) -> tuple[Floats, Floats, Floats, Floats]:
+        precision = self.scales**-2
+        return (
+            precision,
+            self.means * precision,
+            (self.means**2 * precision).sum(axis=1),
+            np.log(self.weights) - np.log(self.scales).sum(axis=1),
+        )
 
 
 def order_labels(labels: Labels, statistic: Floats, num_regimes: int) -> Labels:

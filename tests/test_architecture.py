@@ -28,6 +28,7 @@ HOMES = {
     "ccxt": ("datafeeds.bybit_client",),
     "websockets": ("datafeeds.bybit_stream",),
     "quantstats": ("glow_bt.evaluation.tearsheet",),
+    "optuna": ("glow_bt.training.search",),
     "zuko": ("glow_bt.flows.zuko_flows",),
     "numba": ("glow_bt.fused",),
     "matplotlib": (

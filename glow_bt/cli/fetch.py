@@ -99,12 +99,7 @@ def fetch(
     names = _names(symbol, symbols, out)
     passing = out is not None and store is None
     if out is not None:
-        check_new_bars_file(out, overwrite)
-        if "mark" in also and passing:
-            raise click.UsageError(
-                "expected --also mark without --out, or with --store; mark prices are no column "
-                "of a file of bars"
-            )
+        _check_out(out, overwrite, "mark" in also and passing)
     root = hidden_beside(out, "fetch") if out is not None and passing else store_folder(store)
     shelf = OhlcvStore(root)
     kinds = ["bars", *(ALSO[name] for name in dict.fromkeys(also))]
@@ -128,6 +123,16 @@ def fetch(
     if passing:
         shutil.rmtree(root)
     click.echo(json.dumps(facts)) if as_json else print_export(facts)
+
+
+def _check_out(out: Path, overwrite: bool, loses_marks: bool) -> None:
+    """Refuse early a file that could not be written, or not hold what is fetched."""
+    check_new_bars_file(out, overwrite)
+    if loses_marks:
+        raise click.UsageError(
+            "expected --also mark without --out, or with --store; mark prices are no column of a "
+            "file of bars"
+        )
 
 
 def _names(symbol: str | None, symbols: str | None, out: Path | None) -> list[str]:

@@ -5,13 +5,9 @@
 62
 """
 
-from glow_bt.features.batch import (
-    compute_features,
-    feature_array,
-    last_features,
-    volatility_array,
-)
+from glow_bt.features.batch import compute_features, feature_array, volatility_array
 from glow_bt.features.context import ContextRows, ContextSpec, context_rows
+from glow_bt.features.last import last_features
 from glow_bt.features.scaler import Scaler
 from glow_bt.features.spec import DEFAULT_SPEC, FEATURES, Feature, FeatureSpec
 from glow_bt.features.streaming import FeatureStream

@@ -22,7 +22,7 @@ from glow_bt.features.windows import (
 )
 from glow_bt.ohlcv import BAR_COLUMNS
 
-__all__ = ["compute_features", "feature_array", "last_features", "volatility_array"]
+__all__ = ["compute_features", "feature_array", "volatility_array"]
 
 
 def compute_features(bars: pd.DataFrame, spec: FeatureSpec | None = None) -> pd.DataFrame:
@@ -74,27 +74,6 @@ def feature_array(bars: FloatArray, spec: FeatureSpec = DEFAULT_SPEC) -> FloatAr
         for column, feature in enumerate(FEATURES):
             state[first:, column] = feature.value(statistics, spec)
     return state
-
-
-def last_features(window: FloatArray, spec: FeatureSpec = DEFAULT_SPEC) -> FloatArray:
-    """Compute the market state of the last bar of a window only.
-
-    Args:
-        window: (at least `spec.min_bars`, 5) open, high, low, close, volume; older bars than
-            needed are not looked at.
-        spec: windows and paddings.
-
-    Returns:
-        (16,) in the order of `spec.names`, equal to the bit to the last row of `feature_array`.
-
-    Raises:
-        TooFewBarsError: if the window is shorter than `spec.min_bars`.
-        FeatureError: if the shape is another, or a bar breaks the contract.
-    """
-    if len(window) < spec.min_bars:
-        raise TooFewBarsError(spec.min_bars, len(window), "the market state of a bar")
-    last: FloatArray = feature_array(window[-spec.min_bars :], spec)[-1]
-    return last
 
 
 def volatility_array(close: FloatArray, spec: FeatureSpec = DEFAULT_SPEC) -> FloatArray:

@@ -167,8 +167,8 @@ def _scaled(move: Value, window: int, w: WindowStatistics[Value]) -> Value:
 
 def _log_ratio(above: Value, below: Value, margin: Value) -> Value:
     ratio = (above + margin) / (below + margin)
-    # numpy's logarithm of a single float takes ten times as long as the standard library's.
-    return math.log(ratio) if isinstance(ratio, float) else np.log(ratio)
+    # The logarithm of numpy for floats too: that of the standard library may differ in a bit.
+    return float(np.log(ratio)) if isinstance(ratio, float) else np.log(ratio)
 
 
 def _squares(above: Value, below: Value, w: WindowStatistics[Value], spec: FeatureSpec) -> Value:

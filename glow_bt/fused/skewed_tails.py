@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from glow_bt.errors import FlowError
 from glow_bt.fused.knots import KnotSpline
 from glow_bt.quadrature import normal_tail_nodes
 
-__all__ = ["SkewedTails"]
+__all__ = ["SkewedTails", "bent_body", "quantile_body"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,8 +49,7 @@ class SkewedTails:
     @property
     def kinks(self) -> Floats:
         """Latents at which `at_latent` is continuous, but not smooth."""
-        centre = self.spline.forward(np.zeros(1))[0]  # where the left tail meets the right one
-        return np.concatenate([self.spline.y, centre])
+        return _kinks(self.spline)
 
     def scaled(self, factor: Floats) -> SkewedTails:
         """Return the distributions of y times factors (N,) above 0."""
@@ -61,10 +61,11 @@ class SkewedTails:
 
     def at_latent(self, z: Floats) -> Floats:
         """Return y for latents z: (K,) for all rows or (N, K), giving (N, K)."""
-        v = self.spline.inverse(z)
+        return self._at_body(self.spline.inverse(z))
+
+    def _at_body(self, v: Floats) -> Floats:
         index = np.where(v < 0, self.left[:, None], self.right[:, None])
-        u = v * _stretch(v * v / index)
-        return self.scale[:, None] * (self.location + u)
+        return self.scale[:, None] * (self.location + bent_body(v, index))
 
     def latent(self, y: Floats) -> Floats:
         """Return the latent z of each y (N,)."""
@@ -72,8 +73,7 @@ class SkewedTails:
 
     def quantile(self, p: float) -> Floats:
         """Return the p-quantiles (N,), exact."""
-        _check_probability(p)
-        return self.at_latent(np.array([special.ndtri(p)]))[:, 0]
+        return self._at_body(quantile_body(self.spline, p))[:, 0]
 
     def shortfall(self, p: float) -> Floats:
         """Return (N,) the mean below the p-quantile, or above it where p > 1/2.
@@ -82,11 +82,11 @@ class SkewedTails:
         Gauss-Legendre quadrature (12 nodes in each piece between knots).
         """
         _check_probability(p)
-        z, weights = normal_tail_nodes(p, self.kinks)
+        body, weights = _tail_body(self.spline, p)
         means = np.empty(len(self))
         for start in range(0, len(self), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
-            means[rows] = self.rows(rows).at_latent(z) @ weights
+            means[rows] = self.rows(rows)._at_body(body) @ weights
         return means
 
     def cdf(self, returns: Floats) -> Floats:
@@ -109,6 +109,44 @@ class SkewedTails:
         )
         z, body_slope = self.spline.forward(u * root)
         return z, body_slope - np.log(root) - w - np.log(self.scale)
+
+
+# What hangs on the spline and the level alone is found once, not at every bar of a live feed.
+
+
+@lru_cache(maxsize=256)
+def _kinks(spline: KnotSpline) -> Floats:
+    centre = spline.forward(np.zeros(1))[0]  # where the left tail meets the right one
+    return _kept(np.concatenate([spline.y, centre]))
+
+
+@lru_cache(maxsize=256)
+def quantile_body(spline: KnotSpline, p: float) -> Floats:
+    """Return (1,) what the body's inverse makes of the normal p-quantile.
+
+    Raises:
+        FlowError: if p is outside (0, 1).
+    """
+    _check_probability(p)
+    return _kept(spline.inverse(np.array([special.ndtri(p)])))
+
+
+@lru_cache(maxsize=256)
+def _tail_body(spline: KnotSpline, p: float) -> tuple[Floats, Floats]:
+    """Return (K,) what the body's inverse makes of the tail's nodes, and their weights (K,)."""
+    z, weights = normal_tail_nodes(p, _kinks(spline))
+    return _kept(spline.inverse(z)), _kept(weights)
+
+
+def _kept(values: Floats) -> Floats:
+    values.flags.writeable = False
+    return values
+
+
+def bent_body(v: Floats, index: Floats) -> Floats:
+    """Return the body's values v with the tails of an index, in scales; any shape."""
+    bent: Floats = v * _stretch(v * v / index)
+    return bent
 
 
 def _stretch(w: Floats) -> Floats:
