@@ -29,6 +29,8 @@ from tests.models import small_artifact, sp500_bars
 
 SMALL = ["--hidden", "8", "--levels", "1", "--steps", "1", "--epochs", "2", "--regimes", "2"]
 SMALL += ["--members", "2"]
+# A study that is quick: the strategy and its baselines only.
+STUDY = [*SMALL, "--no-ablations"]
 
 
 def call(*args: object) -> int:
@@ -193,12 +195,12 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(workplace, tmp_p
 
 
 def test_demo_gives_the_same_numbers_for_the_same_seed(tmp_path, capsys):
-    args = ["demo", "--folds", 4, "--seed", 7, *SMALL, "--out"]
+    args = ["demo", "--folds", 3, "--seed", 7, *STUDY, "--out"]
     assert "Kupiec" in printed(*args, tmp_path / "a")
     again = json.loads(printed(*args, tmp_path / "b", "--json"))
     again.pop("out")
     assert again == json.loads((tmp_path / "a" / "metrics.json").read_text())
-    assert len(list((tmp_path / "a" / "artifacts").iterdir())) == 4
+    assert len(list((tmp_path / "a" / "artifacts").iterdir())) == 3
     assert call(*args, tmp_path / "a") == 1
     assert "already" in capsys.readouterr().err
 
@@ -523,7 +525,7 @@ def test_an_interrupted_walk_forward_goes_on_at_its_first_unfinished_fold(
         return real(bars, *args, **kwargs)
 
     monkeypatch.setattr(unit_training, "train", train)
-    args = ["walk-forward", workplace / "bars.csv", "--folds", 2, "--test-fraction", 0.3, *SMALL]
+    args = ["walk-forward", workplace / "bars.csv", "--folds", 2, "--test-fraction", 0.3, *STUDY]
     out = tmp_path / "run"
     assert call(*args, "--out", out) == 1
     assert "goes on" in capsys.readouterr().err
@@ -537,7 +539,7 @@ def test_an_interrupted_walk_forward_goes_on_at_its_first_unfinished_fold(
 def test_test_spans_have_the_length_that_is_asked_for(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
     out = tmp_path / "run"
-    args = ["walk-forward", workplace / "bars.csv", "--test-fraction", 0.3, *SMALL]
+    args = ["walk-forward", workplace / "bars.csv", "--test-fraction", 0.3, *STUDY]
     given = ["--test-every", 150, "--rolling", "--purge", 70, "--embargo", 3]
     printed(*args, *given, "--out", out)
     manifest = json.loads((out / "manifest.json").read_text())

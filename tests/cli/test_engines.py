@@ -18,7 +18,7 @@ from glow_bt.evaluation.engines import ENGINES
 from glow_bt.training import Epoch
 
 SMALL = ["--hidden", "8", "--levels", "1", "--steps", "1", "--epochs", "2", "--regimes", "2"]
-SMALL += ["--members", "2", "--folds", "2", "--test-fraction", "0.3"]
+SMALL += ["--members", "2", "--folds", "2", "--test-fraction", "0.3", "--no-ablations"]
 
 
 def call(*args):
