@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from glow_bt.errors import ArtifactError, ConfigError
 
@@ -27,6 +26,7 @@ Stamps = npt.NDArray[np.int64]
 
 # Bars need not come at even intervals, but not at other ones than the model knows.
 _INTERVAL_TOLERANCE = 1.5
+_UNITS = {"day": 86_400.0, "hour": 3_600.0, "minute": 60.0, "second": 1.0}
 
 
 @runtime_checkable
@@ -78,7 +78,15 @@ def check_interval(stamps_ns: Stamps, bar_seconds: float) -> None:
     """
     step = float(np.quantile(np.diff(stamps_ns), 0.25)) / 1e9
     if not 1 / _INTERVAL_TOLERANCE < step / bar_seconds < _INTERVAL_TOLERANCE:
+        trained, found = (_in_words(seconds) for seconds in (bar_seconds, step))
         raise ArtifactError(
-            f"expected bars every {pd.Timedelta(seconds=bar_seconds)}, as the model was trained "
-            f"on, found bars every {pd.Timedelta(seconds=step)}; train a model on such bars"
+            f"expected bars every {trained}, as the model was trained on, found bars every "
+            f"{found}; train a model on such bars"
         )
+
+
+def _in_words(seconds: float) -> str:
+    """Return a length of time such as 1 hour, 15 minutes or 1.5 days."""
+    unit = next((unit for unit in _UNITS if seconds >= _UNITS[unit]), "second")
+    count = f"{seconds / _UNITS[unit]:.10g}"
+    return f"{count} {unit}" if count == "1" else f"{count} {unit}s"

@@ -437,11 +437,13 @@ def test_a_mixture_base_scores_too(bars):
     assert set(regime) <= {0.0, 1.0, 2.0}
 
 
-@pytest.mark.parametrize("freq", ["h", "12h", "2D", "7D"])
+@pytest.mark.parametrize(
+    ("freq", "words"), [("h", "1 hour"), ("90min", "1.5 hours"), ("2D", "2 days"), ("30s", "30 s")]
+)
 @pytest.mark.parametrize("what", ["score", "latents"])
-def test_bars_of_another_interval_than_the_models_are_refused(scorer, bars, freq, what):
+def test_bars_of_another_interval_than_the_models_are_refused(scorer, bars, freq, words, what):
     index = pd.date_range("2010-01-01", periods=len(bars), freq=freq, tz="UTC", name="timestamp")
-    with pytest.raises(ArtifactError, match=r"every 1 days .* found bars every"):
+    with pytest.raises(ArtifactError, match=rf"every 1 day, .* found bars every {words}"):
         getattr(scorer, what)(bars.set_axis(index))
 
 
