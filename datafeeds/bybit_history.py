@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,15 +110,13 @@ def fetch_histories(
         tasks = [pool.submit(fetch, *work) for work in zip(series, spans, strict=True)]
         try:
             wait(tasks)
-        except KeyboardInterrupt:
+        except BaseException:
             stop.set()
             client.close()
+            pool.shutdown(cancel_futures=True)
             raise
-        finally:
-            if not all(task.done() for task in tasks):
-                stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-    return _results(tasks)
+    # The first error, if there is one.
+    return [task.result() for task in tasks]
 
 
 def ask_again(
@@ -151,18 +149,6 @@ def ask_again(
                 count = _Count(series.key, closed, progress)
                 new += _fill(client, store, writer, series, closed, count, stop)
     return new
-
-
-def _results(tasks: Sequence[Future[FetchedSeries]]) -> list[FetchedSeries]:
-    """What the tasks returned; the first error of theirs in its place.
-
-    Those that ended because another failed have none to tell.
-    """
-    for task in tasks:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, CancelledError):
-            raise error
-    return [task.result() for task in tasks]
 
 
 class _Count:

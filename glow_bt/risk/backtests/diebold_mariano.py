@@ -12,6 +12,7 @@ from scipy.stats import t as student_t
 
 from glow_bt.errors import ConfigError, DataError
 from glow_bt.risk.backtests.tails import equal_bars
+from glow_bt.statistics import long_run_variance
 
 __all__ = ["DieboldMarianoResult", "diebold_mariano_test"]
 
@@ -92,7 +93,7 @@ def diebold_mariano_test(
             f"expected losses whose difference varies, found {mean:g} at every bar; "
             "no sample tells chance from such a difference"
         )
-    standard_error = math.sqrt(_long_run_variance(difference, lags) / num_bars)
+    standard_error = math.sqrt(long_run_variance(difference, lags) / num_bars)
     correction = math.sqrt(
         (num_bars + 1 - 2 * horizon + horizon * (horizon - 1) / num_bars) / num_bars
     )
@@ -111,11 +112,3 @@ def diebold_mariano_test(
         lags=lags,
         num_bars=num_bars,
     )
-
-
-def _long_run_variance(values: Floats, lags: int) -> float:
-    centred = values - values.mean()
-    total = float(centred @ centred)
-    for lag in range(1, lags + 1):
-        total += 2.0 * (1.0 - lag / (lags + 1)) * float(centred[lag:] @ centred[:-lag])
-    return total / values.size
