@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from datafeeds.bybit_retry import RetryPolicy
-from datafeeds.bybit_time import windows
+from datafeeds.bybit_time import to_epoch_ms, windows
 from glow_bt.errors import TransientFeedError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["BybitFunding"]
 
 _MS_NS = 1_000_000
+# An answer that shows the payment before needs no second one to say that no other is there.
+_LEAD_MS = 8 * 3_600_000
 
 
 class _Client(Protocol):
@@ -33,7 +35,8 @@ class BybitFunding:
     """Asks the exchange for the rates of a span when the span has passed.
 
     For ``BybitPerpetual(funding=...)`` on a live feed: Bybit lists a rate within moments of its
-    stamp, and a bar's stamps are asked for when the bar has closed.
+    stamp, and a bar's stamps are asked for when the bar has closed. A rate that is listed later
+    is charged in paper trading (`glow_bt.bt.paper_funding.PaperFunding`).
 
     Args:
         client: a `datafeeds.bybit_client.BybitClient`.
@@ -61,19 +64,36 @@ class BybitFunding:
         self._patient = patient
         self._retry = retry or RetryPolicy(first_delay=1.0, max_delay=10.0)
         self._series = client.series(symbol, "funding_rate")
+        self._seen_ns = 0
+
+    @property
+    def seen_ns(self) -> int:
+        """The exchange's clock at the last answer, epoch nanoseconds; 0 before the first."""
+        return self._seen_ns
+
+    def stamps_between(self, before_ns: int, now_ns: int) -> range:
+        """Return the stamps after `before_ns` up to `now_ns` that may have a rate."""
+        first_ms = self._series.floor(before_ns // _MS_NS) + self._series.step_ms
+        return range(first_ms * _MS_NS, now_ns + 1, self._series.step_ms * _MS_NS)
 
     def rates_between(self, before_ns: int, now_ns: int) -> list[float]:
         """Return the rates of the stamps after `before_ns` up to `now_ns`, epoch nanoseconds.
 
         Raises:
+            FeedError: as `listed_between`.
+        """
+        return list(self.listed_between(before_ns, now_ns).values())
+
+    def listed_between(self, before_ns: int, now_ns: int) -> dict[int, float]:
+        """Return the rates of the stamps after `before_ns` up to `now_ns`, in order, by stamp.
+
+        Raises:
             TransientFeedError: if the exchange is away, and nobody is patient.
             FeedError: if it refuses.
         """
-        series = self._series
-        first = series.floor(before_ns // _MS_NS) + series.step_ms
-        stamps = range(first, now_ns // _MS_NS + 1, series.step_ms)
+        stamps = self.stamps_between(before_ns, now_ns)
         if not stamps:
-            return []
+            return {}
         failures = 0
         while True:
             try:
@@ -84,13 +104,16 @@ class BybitFunding:
             failures += 1
             self._retry.wait(self._retry.delay(failures))
 
-    def _ask(self, stamps: range) -> list[float]:
+    def _ask(self, stamps: range) -> dict[int, float]:
         # An answer is cut off where the exchange's clock stood when it was last seen.
-        self._client.server_time()
-        pages = self._client.pages(self._series, windows(stamps, self._series.limit))
+        seen = self._client.server_time()
+        step_ms = self._series.step_ms
+        asked = range(stamps[0] // _MS_NS - _LEAD_MS, stamps[-1] // _MS_NS + step_ms, step_ms)
+        pages = self._client.pages(self._series, windows(asked, self._series.limit))
         rates = {
-            stamp: rate
+            stamp * _MS_NS: rate
             for page in pages
             for stamp, rate in zip(page.stamps.tolist(), page.values[:, 0].tolist(), strict=True)
         }
-        return [rates[stamp] for stamp in sorted(rates) if stamp in stamps]
+        self._seen_ns = to_epoch_ms(seen) * _MS_NS
+        return {stamp: rates[stamp] for stamp in sorted(rates) if stamp in stamps}

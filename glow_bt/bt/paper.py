@@ -15,6 +15,7 @@ from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.bt.live import FeedStatus, live_only
 from glow_bt.bt.paper_broker import PaperBroker
+from glow_bt.bt.paper_funding import Payment
 from glow_bt.bt.paper_state import PaperState, Table, held_folder
 from glow_bt.bt.stamps import to_index
 from glow_bt.errors import ConfigError, DataError, TooFewBarsError
@@ -23,6 +24,7 @@ from glow_bt.scoring import StreamState
 __all__ = ["PaperAccount", "PaperBar", "PaperRun", "saved_bar"]
 
 _EQUITY = ("close", "position", "cash", "equity", "funding", "live")
+_PAYMENT = ("stamp", "size", "mark", "rate", "paid")
 _FILL = ("created", "size", "price", "commission", "pnl")
 
 
@@ -187,6 +189,7 @@ class PaperAccount(bt.Analyzer):
         self._saved: PaperState | None = self.p.saved
         self._equity = Table(run.folder / "equity.csv", _EQUITY)
         self._trades = Table(run.folder / "trades.csv", _FILL)
+        self._payments = Table(run.folder / "funding.csv", _PAYMENT)
         self._fills: list[tuple[pd.Timestamp, tuple[object, ...]]] = []
         self._live_bars = 0
         self._feeds = FeedStatus()
@@ -194,7 +197,7 @@ class PaperAccount(bt.Analyzer):
     def start(self) -> None:
         """Cut off what a kill left beyond the state, and listen to the feed."""
         last = None if self._saved is None else self._saved.last_bar
-        for table in (self._equity, self._trades):
+        for table in (self._equity, self._trades, self._payments):
             table.cut(last)
         self._glow = [i for i in self.strategy.getindicators() if isinstance(i, GlowIndicator)]
         run: PaperRun = self.p.run
@@ -263,6 +266,9 @@ class PaperAccount(bt.Analyzer):
         live = self._feeds.is_current(self.data)
         row = (self.data.close[0], position, account["cash"], equity, paid, int(live))
         self._trades.append(self._fills)
+        if broker.payments:
+            self._payments.append([(stamp, _paid(each)) for each in broker.payments])
+            broker.payments.clear()
         self._equity.append([(stamp, row)])
         self._state(stamp, account).write(run.folder)
         if run.on_bar is not None:
@@ -298,6 +304,11 @@ class PaperAccount(bt.Analyzer):
             fills=len(self._fills),
             **scores,
         )
+
+
+def _paid(payment: Payment) -> tuple[object, ...]:
+    due = pd.Timestamp(payment.stamp_ns, tz="UTC").isoformat()
+    return due, payment.size, payment.mark, payment.rate, payment.paid
 
 
 def saved_bar(folder: Path) -> pd.Timestamp | None:

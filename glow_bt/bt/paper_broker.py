@@ -8,6 +8,8 @@ from typing import Any
 
 import backtrader as bt
 
+from glow_bt.bt.paper_funding import PaperFunding, Payment
+from glow_bt.bt.stamps import to_nanoseconds
 from glow_bt.errors import ConfigError
 
 __all__ = ["PaperBroker", "name_of"]
@@ -21,11 +23,13 @@ class PaperBroker(bt.brokers.BackBroker):
 
     Attributes:
         opened: whether orders may be placed: the warm-up is over.
+        payments: of funding, if a `PaperFunding` gives the rates; whoever books them clears it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.opened = False
+        self.payments: list[Payment] = []
         self.set_int2pnl(False)  # keeps funding apart from commission
 
     def buy(self, owner: bt.Strategy, data: bt.AbstractDataBase, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -52,8 +56,25 @@ class PaperBroker(bt.brokers.BackBroker):
         self._refuse_early(data)
         return super().sell(owner, data, *args, **kwargs)
 
+    def next(self) -> None:
+        """Pass a bar: orders fill, positions are marked, funding is paid, late rates too."""
+        came_in = {data: (pos.size, pos.adjbase) for data, pos in self.positions.items() if pos}
+        super().next()
+        for data, funding in self._fundings().items():
+            size, mark = came_in.get(data, (0.0, 0.0))
+            now_ns = int(to_nanoseconds(data.datetime[0]))
+            charged, late = funding.settle(now_ns, float(size), float(mark or 0.0))
+            for payment in late:
+                self.cash -= payment.paid
+                self.d_credit[data] += payment.paid
+            self.payments += [*late, *charged]
+            if late:
+                self._get_value()
+
     def account(self, strategy: bt.Strategy) -> dict[str, Any]:
         """Return the account as JSON values: cash, positions, funding, orders and open trades.
+
+        ``awaited`` is funding that may yet be listed (`PaperFunding.awaited`).
 
         Raises:
             ConfigError: if an order waits that cannot be saved.
@@ -63,6 +84,7 @@ class PaperBroker(bt.brokers.BackBroker):
             "cash": self.cash,
             "positions": {name_of(data): _held(pos) for data, pos in self.positions.items()},
             "funding": {name_of(data): paid for data, paid in self.d_credit.items()},
+            "awaited": {name_of(d): each.awaited() for d, each in self._fundings().items()},
             "orders": [self._waiting(order) for order in orders],
             "trades": [
                 {"data": name_of(data), **_open_trade(trades[-1])}
@@ -87,6 +109,8 @@ class PaperBroker(bt.brokers.BackBroker):
             self.positions[datas[name]] = _position(held)
         self.d_credit.clear()
         self.d_credit.update({datas[name]: paid for name, paid in account["funding"].items()})
+        for data, funding in self._fundings().items():
+            funding.restore(account.get("awaited", {}).get(name_of(data), ()))
         for order in account["orders"]:
             self._place_again(order, datas[order["data"]], strategy)
         for trade in account["trades"]:
@@ -106,6 +130,12 @@ class PaperBroker(bt.brokers.BackBroker):
         for by_id in strategy._trades.values():
             for trades in by_id.values():
                 del trades[:-1]
+
+    def _fundings(self) -> dict[bt.AbstractDataBase, PaperFunding]:
+        """Return who gives the rates of what has been traded."""
+        schemes = {data: self.getcommissioninfo(data) for data in self.positions}
+        found = {data: getattr(scheme.p, "funding", None) for data, scheme in schemes.items()}
+        return {data: each for data, each in found.items() if isinstance(each, PaperFunding)}
 
     def _refuse_early(self, data: bt.AbstractDataBase) -> None:
         if not self.opened:

@@ -6,6 +6,8 @@
       state.json   all that the next bar depends on; replaced at every bar, whole or not at all
       equity.csv   one row a bar, appended
       trades.csv   one row a fill, appended
+      funding.csv  one row a payment at the exchange's rates, with the bar that it was charged in
+                   and its own stamp, which is earlier if the rate was listed late; appended
       lock         held while a process trades here
 
 Rows are written before the state: after a kill in between they lie beyond its last bar, and a
@@ -24,6 +26,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
@@ -90,7 +93,7 @@ class PaperState:
             "settings": self.settings,
         }
         try:
-            text = json.dumps(values, indent=1, allow_nan=False)
+            text = json.dumps(values, indent=1, allow_nan=False, default=_plain)
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"expected a state of numbers and texts, found what JSON cannot hold ({error}); "
@@ -247,6 +250,13 @@ def _is_whole(line: bytes, last: pd.Timestamp | None) -> bool:
         return datetime.fromisoformat(line.split(b",", 1)[0].decode()) <= last
     except ValueError:
         return False
+
+
+def _plain(value: object) -> object:
+    """NumPy's numbers as Python's: sizes of orders are often such."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -201,12 +201,13 @@ def _commission(
 ) -> BybitPerpetual:
     from datafeeds.bybit_funding import BybitFunding
     from glow_bt.bt import BybitPerpetual
+    from glow_bt.bt.paper_funding import PaperFunding
 
     names = ("taker", "maker", "liquidity", "leverage", "qty_step")
     costs = {name: options[name] for name in names}
     if options["funding_rate"] is not None:
         return BybitPerpetual(**costs, funding_rate=options["funding_rate"])
-    funding = BybitFunding(client, options["symbol"], patient=patient)
+    funding = PaperFunding(BybitFunding(client, options["symbol"], patient=patient))
     return BybitPerpetual(**costs, funding=funding)
 
 

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -162,3 +163,9 @@ def test_a_folder_is_held_once_and_leftovers_of_a_kill_go(tmp_path):
             pass
     with held_folder(leftover.parent):
         pass
+
+
+def test_numpy_s_numbers_are_saved_as_python_s(tmp_path):
+    account = {"cash": np.float64(1.5), "long": np.True_, "size": np.int64(3)}
+    PaperState({}, STATE.last_bar, 7, account).write(tmp_path)
+    assert PaperState.read(tmp_path).account == {"cash": 1.5, "long": True, "size": 3}

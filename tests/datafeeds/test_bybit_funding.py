@@ -5,6 +5,7 @@ import pytest
 from datafeeds.bybit_funding import BybitFunding
 from glow_bt.bt import BybitPerpetual
 from glow_bt.bt.funding import FundingRates, FundingSchedule
+from glow_bt.bt.paper_funding import PaperFunding, Payment
 from glow_bt.errors import ConfigError, TransientFeedError
 from tests.bt.market import random_bars
 from tests.bt.test_commission import run_plan
@@ -63,6 +64,28 @@ def test_a_broker_charges_what_the_exchange_says(funded, connect):
     live = BybitPerpetual(funding=BybitFunding(connect(funded), "BTC/USDT:USDT"))
     schedule = BybitPerpetual(funding=funded.rates)
     assert run_plan(bars, plan, live).equity == run_plan(bars, plan, schedule).equity
+
+
+def test_a_rate_that_is_listed_late_is_charged_when_it_is(funded, connect):
+    """Three questions, of one request each: the payment before shows that no other is there."""
+    stamp = pd.Timestamp("2024-02-05 08:00", tz="UTC")
+    funded.add_funding("BTCUSDT", funded.rates[funded.rates.index < stamp])
+    rates = BybitFunding(connect(funded), "BTC/USDT:USDT")
+    funding = PaperFunding(rates)
+    asked = funded.count("funding/history")
+    minute_ns = 60 * 10**9
+    funded.now = "2024-02-05 08:01:02"
+    assert funding.rates_between(stamp.value - minute_ns, stamp.value) == []
+    assert funding.settle(stamp.value, 2.0, 50_000.0) == ([], [])
+    assert rates.seen_ns == pd.Timestamp("2024-02-05 08:01:02").value
+    funded.now = "2024-02-05 08:02:02"
+    assert funding.settle(stamp.value + minute_ns, 0.0, 0.0) == ([], [])
+    funded.add_funding("BTCUSDT", funded.rates)
+    funded.now = "2024-02-05 08:03:02"
+    late = [Payment(stamp.value, 2.0, 50_000.0, funded.rates[stamp])]
+    assert funding.settle(stamp.value + 2 * minute_ns, 0.0, 0.0) == ([], late)
+    assert funding.awaited() == []
+    assert funded.count("funding/history") == asked + 3
 
 
 def test_an_exchange_that_is_away_for_hours_is_waited_for(funded, connect, retry, clock):
