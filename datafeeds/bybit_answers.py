@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from datafeeds.bybit_retry import UnclearRefusalError
 from glow_bt.errors import (
     AccessError,
     ClockSkewError,
@@ -49,6 +50,10 @@ _SERVER_ERROR_CODE = 10016
 _BAD_PARAMETER_CODE = 10001
 _SLOW_DOWN_STATUSES = (418, 429)
 _TIMEOUT_STATUS = 408
+# What Bybit itself and the networks in front of it say with HTTP 403: to a blocked region for
+# good, to an address that sent more than 600 requests in 5 seconds for ten minutes.
+_REGION_WORDS = ("country", "your region", "restricted location", "jurisdiction")
+_FREQUENT_WORDS = ("too frequent", "too many", "rate limit")
 _SHOWN_CHARACTERS = 80
 
 
@@ -146,7 +151,7 @@ def _utc(stamp_ms: int) -> str:
 
 def _status_error(status: int, body: str) -> FeedError:
     lower = body.lower()
-    if status == 451 or (status == 403 and "country" in lower):
+    if status == 451 or (status == 403 and any(words in lower for words in _REGION_WORDS)):
         return RegionError(
             f"Bybit refuses this address because of its country or region (HTTP {status}); "
             "ask from a permitted region or give another base_url"
@@ -155,10 +160,16 @@ def _status_error(status: int, body: str) -> FeedError:
         return AccessError(
             f"Bybit does not accept the key (HTTP 401: {_shown(body)}); check key and secret"
         )
-    if status == 403:
+    if status == 403 and any(words in lower for words in _FREQUENT_WORDS):
         return RateLimitError(
-            "Bybit refused the request (HTTP 403): either too many requests from this address "
-            "(wait ten minutes) or a region that it blocks (give another base_url)"
+            f"Bybit was asked too often from this address (HTTP 403: {_shown(body)}); end all "
+            "that asks from it, wait ten minutes and ask again"
+        )
+    if status == 403:
+        return UnclearRefusalError(
+            f"Bybit refused the request (HTTP 403: {_shown(body)}): either too many requests from "
+            "this address (wait ten minutes) or a region that it blocks (ask from a permitted one "
+            "or give another base_url)"
         )
     if status in _SLOW_DOWN_STATUSES:
         return RateLimitError(

@@ -20,8 +20,9 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
@@ -194,35 +195,41 @@ class _Link:
         return seen_ms if time.monotonic() - seen_at < _CLOCK_GOOD_S else None
 
     def ask(self, question: Question, stop: threading.Event | None = None) -> object:
-        """Send a question; setting ``stop`` ends the wait for a permit."""
-        self._exchange.here.stop = stop
-        try:
-            return self._ask(getattr(self._exchange, _METHODS[question.path]), question.params)
-        finally:
-            self._exchange.here.stop = None
+        """Send a question; setting ``stop`` ends the wait for a permit, as in all others."""
+        endpoint = getattr(self._exchange, _METHODS[question.path])
+        return self._ask(endpoint, question.params, stop=stop)
 
-    def ask_time(self) -> int:
+    def ask_time(self, stop: threading.Event | None = None) -> int:
         """Return the exchange's clock in epoch milliseconds."""
-        return server_time_ms(self._ask(self._exchange.publicGetV5MarketTime))
+        return server_time_ms(self._ask(self._exchange.publicGetV5MarketTime, stop=stop))
 
-    def ask_markets(self, category: str) -> list[Mapping[str, Any]]:
+    def ask_markets(
+        self, category: str, stop: threading.Event | None = None
+    ) -> list[Mapping[str, Any]]:
         """Return the instruments of a product line."""
-        exchange = self._exchange
+        exchange, stop = self._exchange, stop or threading.Event()
         with self._lock, ThreadPoolExecutor(1) as other:
             exchange.options["fetchMarkets"]["types"] = [category]
             if category != "spot":
-                # ccxt asks for these second, when it has the others.
-                query = {"category": category, "limit": 1000, "status": _ABOUT_TO_BE}
-                exchange.about_to_be = other.submit(
-                    ccxt.bybit.request, exchange, _INSTRUMENTS, ["public"], "GET", query
-                )
-            return self._ask(exchange.fetch_markets)
+                exchange.about_to_be = other.submit(self._ask_about_to_be, category, stop)
+            try:
+                return self._ask(exchange.fetch_markets, stop=stop)
+            except KeyboardInterrupt:
+                stop.set()
+                raise
 
-    def ask_status(self) -> str | None:
+    def _ask_about_to_be(self, category: str, stop: threading.Event) -> object:
+        """Ask for instruments that are not traded yet: ccxt does when it has the others."""
+        exchange = self._exchange
+        query = {"category": category, "limit": 1000, "status": _ABOUT_TO_BE}
+        with exchange.until(stop):
+            return ccxt.bybit.request(exchange, _INSTRUMENTS, ["public"], "GET", query)
+
+    def ask_status(self, stop: threading.Event | None = None) -> str | None:
         """Return what is said of a maintenance that goes on."""
-        return ongoing_maintenance(self._ask(self._exchange.publicGetV5SystemStatus))
+        return ongoing_maintenance(self._ask(self._exchange.publicGetV5SystemStatus, stop=stop))
 
-    def ask_keys(self) -> dict[str, Any]:
+    def ask_keys(self, stop: threading.Event | None = None) -> dict[str, Any]:
         """Return what the exchange says of the keys.
 
         Raises:
@@ -234,7 +241,7 @@ class _Link:
                 "(datafeeds.bybit_keys)"
             )
         with self._lock:
-            found = self._ask_signed(self._keys)
+            found = self._ask_signed(self._keys, stop)
         return {
             "id": found.get("id"),
             "read_only": str(found.get("readOnly")) == "1",
@@ -243,16 +250,16 @@ class _Link:
             "addresses": found.get("ips", []),
         }
 
-    def _ask_signed(self, keys: ApiKeys) -> dict[str, Any]:
+    def _ask_signed(self, keys: ApiKeys, stop: threading.Event | None) -> dict[str, Any]:
         exchange = self._exchange
         if exchange.time_difference is None:
             before = exchange.milliseconds()
-            server_ms = self.ask_time()
+            server_ms = self.ask_time(stop)
             exchange.time_difference = (before + exchange.milliseconds()) // 2 - server_ms
         exchange.options["timeDifference"] = exchange.time_difference
         exchange.apiKey, exchange.secret = keys.reveal()
         try:
-            return answer_result(self._ask(exchange.privateGetV5UserQueryApi))
+            return answer_result(self._ask(exchange.privateGetV5UserQueryApi, stop=stop))
         except ClockSkewError:
             # Measured anew before the next attempt.
             exchange.time_difference = None
@@ -261,10 +268,13 @@ class _Link:
             exchange.apiKey = exchange.secret = None
             exchange.set_last_request(dict.fromkeys(("headers", "body", "url")))
 
-    def _ask(self, endpoint: Callable[..., T], *args: object) -> T:
+    def _ask(
+        self, endpoint: Callable[..., T], *args: object, stop: threading.Event | None = None
+    ) -> T:
         failure: FeedError
         try:
-            return endpoint(*args)
+            with self._exchange.until(stop):
+                return endpoint(*args)
         except FeedError as error:
             failure = type(error)(self._shown(str(error)))
         except ccxt.NetworkError as error:
@@ -322,6 +332,15 @@ class _Exchange(ccxt.bybit):
             self.about_to_be = None
             return early.result()
         return super().request(path, api, method, dict(params), dict(config))
+
+    @contextmanager
+    def until(self, stop: threading.Event | None) -> Iterator[None]:
+        """Let this thread's requests wait for their turn no longer than until ``stop``."""
+        self.here.stop = stop
+        try:
+            yield
+        finally:
+            self.here.stop = None
 
     def fetch(self, *args: object) -> object:
         """Send a request, when it is its turn."""

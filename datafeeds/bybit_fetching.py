@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from datafeeds.bybit_edges import Beginning, Edges
 from datafeeds.bybit_klines import Klines, join_klines, klines_to_frame
 from datafeeds.bybit_markets import Market, categories_of, find_market, unknown_symbol
 from datafeeds.bybit_pager import Pager
-from datafeeds.bybit_pages import fetch_pages
+from datafeeds.bybit_pages import closed_meanwhile, fetch_pages
 from datafeeds.bybit_retry import Errand, RetryPolicy
 from datafeeds.bybit_series import BybitSeries, Question, grid_of, series_of
 from datafeeds.bybit_source import SeenClock, Source
@@ -29,18 +30,23 @@ T = TypeVar("T")
 
 
 class Connection(Protocol):
-    """Sends single questions; each may raise a `FeedError`."""
+    """Sends single questions; each may raise a `FeedError`.
+
+    Setting ``stop`` ends the wait for a permit with a `CancelledError`.
+    """
 
     def ask(self, question: Question, stop: threading.Event | None = None) -> object:
         """Return the answer to a question about a history, as JSON."""
 
-    def ask_time(self) -> int:
+    def ask_time(self, stop: threading.Event | None = None) -> int:
         """Return the exchange's clock in epoch milliseconds."""
 
-    def ask_markets(self, category: str) -> list[Mapping[str, Any]]:
+    def ask_markets(
+        self, category: str, stop: threading.Event | None = None
+    ) -> list[Mapping[str, Any]]:
         """Return the instruments of a product line, as ccxt describes them."""
 
-    def ask_status(self) -> str | None:
+    def ask_status(self, stop: threading.Event | None = None) -> str | None:
         """Return what is said of a maintenance that goes on, None if none does."""
 
     def seen_ms(self) -> int | None:
@@ -114,9 +120,13 @@ class HistoryClient:
         """
         timeframe_of(timeframe)
         start, stop = _read_span(since, until)
-        now = self._pool().submit(self.server_time)
+        asked = self._pool().submit(self.server_time)
         series = self.series(symbol, "bars", timeframe)
-        return validate_bars(self._fetch(series, start, stop, now.result(), progress))
+        try:
+            now = asked.result()
+        except CancelledError as error:
+            raise closed_meanwhile() from error
+        return validate_bars(self._fetch(series, start, stop, now, progress))
 
     def fetch_series(
         self,
@@ -199,20 +209,12 @@ class HistoryClient:
         source = self._source(series)
         edges = Edges(source, self._beginnings.get(series.key))
         threads = self._pool()
-        with self._lock:
-            self._errands.add(source.errand)
-        failure: MaintenanceError | None = None
         try:
-            yield from fetch_pages(Pager(source, edges), windows, threads, self._in_flight)
-        except MaintenanceError as error:
-            failure = error
+            with self._underway(source.errand):
+                yield from fetch_pages(Pager(source, edges), windows, threads, self._in_flight)
         finally:
-            with self._lock:
-                self._errands.discard(source.errand)
-                if edges.beginning is not None:
-                    self._beginnings[series.key] = edges.beginning
-        if failure is not None:
-            raise self._with_status(failure)
+            if edges.beginning is not None:
+                self._beginnings[series.key] = edges.beginning
 
     def closed_klines(self, series: BybitSeries, since_ms: int) -> Klines:
         """Fetch the final rows that open at or after a moment, up to the present.
@@ -272,19 +274,45 @@ class HistoryClient:
         seen = self._connection.seen_ms()
         return self._call(self._connection.ask_time) if seen is None else seen
 
-    def _call(self, ask: Callable[[], T]) -> T:
-        """Ask until there is an answer, and say what goes on if there is none."""
+    def _call(self, ask: Callable[[threading.Event], T]) -> T:
+        """Ask until there is an answer, or the client is closed."""
+        errand = self._retry.errand()
+        with self._underway(errand):
+            try:
+                return self._retry.call(lambda: ask(errand.stop), errand)
+            except CancelledError as error:
+                raise closed_meanwhile() from error
+
+    @contextmanager
+    def _underway(self, errand: Errand) -> Iterator[None]:
+        """Let `close` end an errand, and say what goes on if a maintenance does."""
+        failure: MaintenanceError | None = None
         try:
-            return self._retry.call(ask)
+            with self._ended_by_close(errand):
+                yield
         except MaintenanceError as error:
-            failure = error
-        raise self._with_status(failure)
+            failure = self._with_status(error)
+        if failure is not None:
+            raise failure
+
+    @contextmanager
+    def _ended_by_close(self, errand: Errand) -> Iterator[None]:
+        with self._lock:
+            self._errands.add(errand)
+        try:
+            yield
+        finally:
+            errand.stop.set()
+            with self._lock:
+                self._errands.discard(errand)
 
     def _with_status(self, error: MaintenanceError) -> MaintenanceError:
         """Add what the exchange says of its maintenance, if it says anything."""
+        errand = self._retry.errand()
         try:
-            status = self._connection.ask_status()
-        except FeedError:
+            with self._ended_by_close(errand):
+                status = self._connection.ask_status(errand.stop)
+        except (FeedError, CancelledError):
             return error
         return error if status is None else MaintenanceError(f"{error}; {status}")
 
@@ -300,7 +328,7 @@ class HistoryClient:
             return self._markets[category]
 
     def _ask_markets(self, category: str) -> list[Mapping[str, Any]]:
-        return self._call(lambda: self._connection.ask_markets(category))
+        return self._call(lambda stop: self._connection.ask_markets(category, stop))
 
     def _source(self, series: BybitSeries) -> Source:
         connection, errand = self._connection, self._retry.errand()

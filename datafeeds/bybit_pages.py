@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datafeeds.bybit_draft import Draft
     from datafeeds.bybit_pager import Pager
 
-__all__ = ["fetch_pages"]
+__all__ = ["closed_meanwhile", "fetch_pages"]
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class _Run:
         try:
             self._running[self._executor.submit(look, subject)] = window
         except RuntimeError as error:
-            raise _closed() from error
+            raise closed_meanwhile() from error
 
     def _arrived(self) -> Iterator[Page]:
         """Pages of the windows that are done, one of which is waited for."""
@@ -133,7 +133,7 @@ class _Run:
             try:
                 draft = future.result()
             except CancelledError:
-                failure = failure or _closed()
+                failure = failure or closed_meanwhile()
             except FeedError as error:
                 failure = failure or error
             else:
@@ -201,5 +201,6 @@ def _joined(spans: list[range]) -> list[range]:
     return joined
 
 
-def _closed() -> FeedError:
+def closed_meanwhile() -> FeedError:
+    """Return the error of a question that was under way when its client was closed."""
     return FeedError("expected an open client, found it closed while it fetched; fetch again")

@@ -10,14 +10,20 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from glow_bt.errors import ConfigError, TransientFeedError
+from glow_bt.errors import ConfigError, RateLimitError, TransientFeedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Errand", "RetryPolicy"]
+__all__ = ["Errand", "RetryPolicy", "UnclearRefusalError"]
 
 T = TypeVar("T")
+
+_UNCLEAR_ATTEMPTS = 3
+
+
+class UnclearRefusalError(RateLimitError):
+    """A refusal that may be for good: not worth as many attempts as another failure."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +108,12 @@ class RetryPolicy:
 
         Raises:
             TransientFeedError: the last failure, of its class and with what was tried, when
-                attempts or a budget are used up. Any other error passes through at once.
+                attempts or a budget are used up, or three unclear refusals came in a row. Any
+                other error passes through at once.
             CancelledError: if nobody waits for the errand any more.
         """
         started = self.clock()
-        failures = 0
+        failures = unclear = 0
         while True:
             if errand is not None and errand.stop.is_set():
                 raise CancelledError
@@ -114,10 +121,12 @@ class RetryPolicy:
                 return ask()
             except TransientFeedError as error:
                 failures += 1
+                unclear = unclear + 1 if isinstance(error, UnclearRefusalError) else 0
+                is_enough = failures >= self.attempts or unclear >= _UNCLEAR_ATTEMPTS
                 delay = self.delay(failures)
                 now = self.clock()
                 elapsed, late = now - started, errand is not None and now + delay > errand.deadline
-                if failures >= self.attempts or elapsed + delay > self.budget or late:
+                if is_enough or elapsed + delay > self.budget or late:
                     total = f"; all {self.total:.0f} s of the call are used up" if late else ""
                     raise type(error)(
                         f"{error} (asked {failures} times in {elapsed:.0f} s{total})"

@@ -41,7 +41,9 @@ class Listing:
     def __init__(self, rates, delays):
         self.listed = {
             stamp: (stamp + delay, rate)
-            for stamp, delay, rate in zip(rates.index.as_unit("ns").asi8, delays, rates)
+            for stamp, delay, rate in zip(
+                rates.index.as_unit("ns").asi8, delays, rates, strict=True
+            )
         }
         self.now_ns = self.seen_ns = 0
         self.asked = []

@@ -10,6 +10,7 @@ from datafeeds.bybit_answers import (
     ongoing_maintenance,
     server_time_ms,
 )
+from datafeeds.bybit_retry import UnclearRefusalError
 from glow_bt.errors import (
     AccessError,
     ClockSkewError,
@@ -164,16 +165,37 @@ def test_other_statuses_are_refusals(status):
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(451, ""), (403, "configured to block access from your country"), (403, "Country banned")],
+    [
+        (451, ""),
+        (
+            403,
+            "The Amazon CloudFront distribution is configured to block access from your country.",
+        ),
+        (403, "Country banned"),
+        (403, "The service is not available in your region"),
+        (403, "Service unavailable from a restricted location according to b. Eligibility"),
+    ],
 )
 def test_blocked_region_is_said_and_not_asked_again(status, body):
     with pytest.raises(RegionError, match="because of its country or region"):
         check(body, status)
 
 
-def test_bare_403_names_both_causes():
-    with pytest.raises(TransientFeedError, match=r"too many requests .* or a region"):
-        check("", 403)
+@pytest.mark.parametrize(
+    "body", ["", "<H1>Access Denied</H1> Reference #18.d41", "<H1>403 ERROR</H1> Request blocked."]
+)
+def test_a_403_that_does_not_say_why_names_both_causes(body):
+    with pytest.raises(UnclearRefusalError, match=r"too many requests .* or a region"):
+        check(body, 403)
+
+
+@pytest.mark.parametrize(
+    "body", ["403, access too frequent", '{"retMsg": "Too many visits"}', "IP rate limit"]
+)
+def test_an_address_that_asked_too_often_is_told_to_wait(body):
+    with pytest.raises(RateLimitError, match=r"too often .* wait ten minutes") as caught:
+        check(body, 403)
+    assert type(caught.value) is RateLimitError
 
 
 def test_messages_are_one_short_line():

@@ -1,9 +1,12 @@
 import datetime as dt
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pandas as pd
 import pytest
 
 from datafeeds.bybit_client import BybitClient
+from datafeeds.bybit_retry import RetryPolicy
 from glow_bt.errors import ConfigError, FeedError, SymbolError, TransientFeedError
 from glow_bt.ohlcv import find_gaps, write_bars
 from tests.datafeeds import bybit_server
@@ -116,8 +120,9 @@ def test_a_fault_is_healed(hourly, fetch, name):
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in INCOMPLETE | HARMLESS])
 def test_a_fault_that_stays_ends_in_one_clear_line(hourly, fetch, name):
     hourly.script("kline", [FAULTS[name]] * 20)
+    times = 3 if name == "http_403" else 7  # that one may be for good
     with pytest.raises(
-        TransientFeedError, match=r"(Bybit|expected) .*asked 7 times in \d+ s"
+        TransientFeedError, match=rf"(Bybit|expected) .*asked {times} times in \d+ s"
     ) as caught:
         fetch(until="2024-01-02")
     assert "\n" not in str(caught.value)
@@ -312,6 +317,54 @@ def test_a_closed_client_opens_anew(hourly):
         client.server_time()
     assert client.server_time() == pd.Timestamp(hourly.now, tz="UTC")
     client.close()
+
+
+@pytest.fixture
+def away(hourly):
+    """A client that waits for long, and a server that fails for good in a way to choose."""
+
+    def start(endpoint, fault):
+        hourly.script(endpoint, [FAULTS[fault]] * 1000)
+        return BybitClient(hourly.url, retry=RetryPolicy(first_delay=60.0, max_delay=60.0))
+
+    return start
+
+
+@pytest.mark.parametrize("fault", ["http_503", "http_429"])
+@pytest.mark.parametrize("endpoint", ["instruments-info", "time"])
+def test_close_ends_what_waits_for_an_exchange_that_is_away(hourly, away, endpoint, fault):
+    """Neither the wait before the next attempt nor the pause that was asked for goes on."""
+    client = away(endpoint, fault)
+    with ThreadPoolExecutor(1) as pool:
+        fetching = pool.submit(client.fetch_ohlcv, SYMBOL, "1h", "2024-01-01")
+        while not hourly.count(endpoint):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        started = time.monotonic()
+        client.close()
+        with pytest.raises(FeedError, match="found it closed while it"):
+            fetching.result(timeout=5.0)
+    assert time.monotonic() - started < 1.0
+    hourly._scripts.clear()
+    assert client.market(SYMBOL).id == "BTCUSDT"  # it can be used again
+    client.close()
+
+
+@pytest.mark.parametrize("fault", ["http_503", "http_429"])
+@pytest.mark.parametrize("endpoint", ["instruments-info", "time"])
+def test_ctrl_c_ends_what_waits_for_an_exchange_that_is_away(hourly, away, endpoint, fault):
+    pressed = []
+
+    def press():
+        pressed.append(time.monotonic())
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    timer = threading.Timer(0.3, press)
+    with pytest.raises(KeyboardInterrupt), away(endpoint, fault) as client:  # noqa: PT012
+        timer.start()
+        client.fetch_ohlcv(SYMBOL, "1h", "2024-01-01")
+    assert time.monotonic() - pressed[0] < 1.0
+    timer.join()
 
 
 def test_server_runs_as_a_script(tmp_path, connect, hourly):

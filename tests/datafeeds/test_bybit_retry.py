@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datafeeds.bybit_retry import RetryPolicy
+from datafeeds.bybit_retry import RetryPolicy, UnclearRefusalError
 from glow_bt.errors import ConfigError, FeedError, RateLimitError, TransientFeedError
 
 
@@ -69,6 +69,21 @@ def test_a_call_of_many_questions_has_a_budget_too(retry, clock):
 def test_the_class_of_the_last_failure_is_kept(retry):
     with pytest.raises(RateLimitError, match=r"it rains .asked 7 times"):
         retry.call(failing(7, RateLimitError))
+
+
+def test_a_refusal_that_may_be_for_good_is_told_after_three(retry, clock):
+    with pytest.raises(UnclearRefusalError, match=r"it rains .asked 3 times"):
+        retry.call(failing(7, UnclearRefusalError))
+    assert clock.now < 2.0
+    kinds = iter([UnclearRefusalError, UnclearRefusalError, TransientFeedError] * 2)
+
+    def ask():
+        kind = next(kinds, None)
+        if kind is not None:
+            raise kind("it rains")
+        return "answer"
+
+    assert retry.call(ask) == "answer"
 
 
 def test_an_errand_nobody_waits_for_ends(retry):
