@@ -31,10 +31,11 @@ class DirectionReadout:
     """P(mean forward return > 0 | z) - P(mean < 0 | z), in [-1, 1], as far as it is believed.
 
     The mean of the forward volatility-scaled return is drift + slope . z. The slope is a
-    Bayesian linear regression on training latents (MacKay 1992, Neural Computation 4, 415); how
-    far it is believed is decided by how well it foretells later, held-out bars. Both are shrunk by
-    max(0, 1 - 1/t^2) (positive-part James-Stein for one number, t its t-statistic; the slope
-    also to 0 if it foretells with the wrong sign): without evidence direction is 0.
+    Bayesian linear regression on training latents (MacKay 1992, Neural Computation 4, 415). How
+    far either is believed is decided by how well it foretells later, held-out bars: the slope by
+    its correlation with their returns, the drift by their mean. Both are shrunk by
+    max(0, 1 - 1/t^2) (positive-part James-Stein for one number, t its t-statistic on the held-out
+    bars), and to 0 if they foretell with the wrong sign: without evidence direction is 0.
     direction = 2 Phi(m/s) - 1 with the shrunk mean m; s is the posterior deviation before
     shrinking, since disbelief in a slope is no reason to be surer of the rest.
 
@@ -108,7 +109,8 @@ class DirectionReadout:
         ridge = BayesianRidge().fit(x, y)
         coefficients = np.asarray(ridge.coef_, dtype=np.float64)
         centre = x.mean(axis=0)
-        drift_t = np.sqrt(len(y)) * y.mean() / max(y.std(ddof=1), _TINY)
+        later_t = np.sqrt(len(later_y)) * later_y.mean() / max(later_y.std(ddof=1), _TINY)
+        drift_t = float(np.sign(y.mean()) * later_t)
         slope_t = _foretelling((later_x - centre) @ coefficients, later_y)
         return cls(
             coefficients=coefficients,
@@ -116,8 +118,8 @@ class DirectionReadout:
             covariance=np.asarray(ridge.sigma_, dtype=np.float64),
             intercept_variance=float(1.0 / (ridge.alpha_ * len(y))),
             centre=centre,
-            slope_belief=_belief(max(slope_t, 0.0)),
-            drift_belief=_belief(float(drift_t)),
+            slope_belief=_belief(slope_t),
+            drift_belief=_belief(drift_t),
             horizon=horizon,
         )
 
@@ -175,8 +177,8 @@ def _foretelling(forecast: Floats, realised: Floats) -> float:
 
 
 def _belief(t: float) -> float:
-    """Return max(0, 1 - 1/t^2)."""
-    return 1.0 - (1.0 / t) ** 2 if abs(t) > 1 else 0.0
+    """Return max(0, 1 - 1/t^2) of a t-statistic in the right direction, else 0."""
+    return 1.0 - (1.0 / t) ** 2 if t > 1 else 0.0
 
 
 def _is_covariance(matrix: Floats) -> bool:

@@ -1,8 +1,8 @@
-"""The decision: from what the model says about a bar to the exposure worth holding.
+"""The decision: from what the model says about the last bars to the exposure worth holding.
 
 Exposure is signed position value over equity: 0.5 is half of the equity long, -1 all of it
-short. Every threshold of a trading decision stands here, and everything here is a pure
-function of numbers known at the bar's close; orders then fill at the next bar's open.
+short. Every threshold of a trading decision stands here, and everything here is a function of
+numbers known at the bar's close; orders then fill at the next bar's open.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from glow_bt.errors import ConfigError
 __all__ = [
     "FILL_RESERVE",
     "PolicyParams",
+    "ScoreAverage",
     "entry_exposure",
     "exposure_of",
     "position_size",
@@ -40,15 +41,19 @@ class PolicyParams:
     Attributes:
         risk_budget: loss, as a fraction of equity, that the VaR may amount to.
         leverage_cap: largest |exposure|, whatever the VaR.
-        dead_band: smallest change of exposure worth an order, before costs.
+        dead_band: how far exposure may be from the one wanted without an order, before costs.
         long_only: never short; what would be short is flat.
         cost_rate: cost of trading one unit of notional one way (commission + slippage).
         es_budget: loss, as a fraction of equity, that the expected shortfall may amount to;
             None for no such limit.
         error_margin: standard errors of the VaR that are added to it; 0 takes it as it is.
+        stance: side that is taken where the model has no evidence of a direction, in [-1, 1]:
+            1 holds the asset, 0 stays out. The direction is added to it.
+        half_life: bars after which a bar's weight in the averages of confidence, VaR and expected
+            shortfall has halved (`ScoreAverage`); 0 goes by the current bar alone.
         use_filter: whether the likelihood counts. If not, confidence is 1 at every bar and none
             is left out.
-        use_direction: whether the direction counts. If not, it is 1 (long) at every bar.
+        use_direction: whether the direction counts. If not, the stance alone is taken.
         constant_limit: |exposure| that stands for the limits that VaR and expected shortfall set,
             up to the leverage cap; None for theirs.
 
@@ -56,13 +61,15 @@ class PolicyParams:
     says nothing (NaN) is flat all the same.
     """
 
-    risk_budget: float = 0.02
+    risk_budget: float = 0.01
     leverage_cap: float = 1.0
     dead_band: float = 0.1
     long_only: bool = False
     cost_rate: float = 0.0
     es_budget: float | None = None
     error_margin: float = 1.0
+    stance: float = 1.0
+    half_life: float = 24.0
     use_filter: bool = True
     use_direction: bool = True
     constant_limit: float | None = None
@@ -72,12 +79,17 @@ class PolicyParams:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"expected {name} above 0, found {value}; 0.02 is 2 % of equity")
-        for name in ("dead_band", "cost_rate", "error_margin"):
+        for name in ("dead_band", "cost_rate", "error_margin", "half_life"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0.0):
                 raise ConfigError(
                     f"expected {name} of 0 or more, found {value}; 0 switches it off"
                 )
+        if not -1.0 <= self.stance <= 1.0:
+            raise ConfigError(
+                f"expected a stance in [-1, 1], found {self.stance}; 1 holds the asset where the "
+                "model has no evidence of a direction, 0 stays out"
+            )
         if self.cost_rate >= 1.0:
             raise ConfigError(
                 f"expected cost_rate below 1, found {self.cost_rate}; "
@@ -168,7 +180,11 @@ def target_exposure(
     cvar: float = math.nan,
     var_error: float = 0.0,
 ) -> float:
-    """Return direction x confidence x VaR limit; zero outside the filter or with any NaN.
+    """Return side x familiarity x VaR limit; zero outside the filter or with any NaN.
+
+    The side is stance + direction, clipped to [-1, 1]. The familiarity is min(1, 2 confidence):
+    where bars are as usual as the held-out ones that confidence is a rank among, it is uniform on
+    [0, 1], and twice its average is 1. Hand over averages, from `ScoreAverage`, for that.
 
     Args:
         direction: in [-1, 1], negative for falling.
@@ -187,11 +203,79 @@ def target_exposure(
         return 0.0
     if not params.use_filter:
         confidence = in_distribution = 1.0
-    if not params.use_direction:
-        direction = 1.0
-    if not in_distribution or (params.long_only and direction < 0.0):
+    side = params.stance + (direction if params.use_direction else 0.0)
+    if not in_distribution or (params.long_only and side < 0.0):
         return 0.0
-    return usable_exposure(direction * confidence * limit, params)
+    side = min(max(side, -1.0), 1.0)
+    return usable_exposure(side * min(1.0, 2.0 * confidence) * limit, params)
+
+
+class ScoreAverage:
+    """Averages of what the model says about the bars so far, the last ones above all.
+
+    average_t = sum_k w^k x_(t-k) / sum_k w^k with w = 2^(-1 / half_life), over all bars seen. A
+    state that is unusual, or a VaR that is wide, for a bar or two is no reason to pay for a trade;
+    one that stays so is. Outside the filter a bar's confidence counts as 0.
+
+    Bars of which the model says nothing (NaN), or that have an infinite loss, are handed back as
+    they are and do not enter the averages. A bar that is still forming may be given again.
+
+    Args:
+        params: half_life, and which numbers count (es_budget, error_margin).
+    """
+
+    def __init__(self, params: PolicyParams) -> None:
+        self._counts = (params.es_budget is not None, params.error_margin > 0.0)
+        self._keeps = 2.0 ** (-1.0 / params.half_life) if params.half_life > 0.0 else 0.0
+        self._bar = -1
+        self._before: tuple[float, ...] = (0.0,) * 5
+        self._now: tuple[float, ...] = (0.0,) * 5
+
+    @property
+    def state(self) -> list[float]:
+        """Weight and averages after the last bar, to go on from in another run."""
+        return list(self._now)
+
+    @state.setter
+    def state(self, values: list[float]) -> None:
+        self._now = tuple(values)
+
+    def update(
+        self,
+        bar: int,
+        confidence: float,
+        in_distribution: float,
+        var: float,
+        cvar: float = math.nan,
+        var_error: float = 0.0,
+    ) -> tuple[float, float, float, float, float]:
+        """Take a bar in.
+
+        Args:
+            bar: number of the bar; the same number again replaces what was said of it before.
+            confidence: as of `target_exposure`; so for the rest.
+
+        Returns:
+            Averages of confidence, in_distribution (1 if any confidence is left, else 0), var,
+            cvar and var_error.
+        """
+        es_counts, error_counts = self._counts
+        inside = confidence * in_distribution
+        tail = cvar if es_counts else 0.0
+        error = var_error if error_counts else 0.0
+        if bar != self._bar:
+            self._bar, self._before = bar, self._now
+        if not math.isfinite(inside + var + tail + error):
+            self._now = self._before
+            return confidence, in_distribution, var, cvar, var_error
+        weight, mean_inside, mean_var, mean_tail, mean_error = self._before
+        weight = weight * self._keeps + 1.0
+        mean_inside += (inside - mean_inside) / weight
+        mean_var += (var - mean_var) / weight
+        mean_tail += (tail - mean_tail) / weight
+        mean_error += (error - mean_error) / weight
+        self._now = (weight, mean_inside, mean_var, mean_tail, mean_error)
+        return mean_inside, float(mean_inside > 0.0), mean_var, mean_tail, mean_error
 
 
 def entry_exposure(
@@ -225,7 +309,7 @@ def entry_exposure(
 
 
 def trade_band(params: PolicyParams) -> float:
-    """Return the change of exposure below which trading costs more than it is worth.
+    """Return how far exposure may be from the target before trading is worth what it costs.
 
     band = dead_band + (3/32 cost_rate)^(1/3). The second term is the half-width of the no-trade
     region under proportional costs, (3/(2p) x^2 (1-x)^2 cost)^(1/3), where it is widest (x = 1/2)
@@ -236,10 +320,13 @@ def trade_band(params: PolicyParams) -> float:
 
 
 def rebalanced_exposure(current: float, target: float, params: PolicyParams) -> float:
-    """Return the exposure to hold next: the target, or the current one if the two are close.
+    """Return the exposure to hold next: the current one, or the nearer edge of the band.
 
-    Inside the band nothing is traded. There is no band around leaving the market (target 0,
-    which is what the filter asks for) nor for an exposure that drifted above the leverage cap.
+    Within the band around the target nothing is traded, from outside no further than to its edge:
+    under proportional costs more is not worth them (Davis & Norman 1990, "Portfolio selection
+    with transaction costs", Mathematics of Operations Research 15(4), theorem 5.1). There is no
+    band around leaving the market (target 0, which is what the filter asks for) nor for an
+    exposure that drifted above the leverage cap.
 
     Args:
         current: exposure held, at the bar's close.
@@ -248,7 +335,10 @@ def rebalanced_exposure(current: float, target: float, params: PolicyParams) -> 
     """
     if target == 0.0 or abs(current) > params.leverage_cap:
         return target
-    return target if abs(target - current) >= trade_band(params) else current
+    band = trade_band(params)
+    if abs(target - current) <= band:
+        return current
+    return target - band if target > current else target + band
 
 
 def exposure_of(size: float, price: float, equity: float) -> float:

@@ -15,7 +15,7 @@ from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.bt.stamps import from_index
 from glow_bt.errors import ConfigError, DataError
-from glow_bt.policy import PolicyParams, target_exposure, usable_exposure
+from glow_bt.policy import PolicyParams, ScoreAverage, target_exposure, usable_exposure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["BuyAndHold", "RealisedVolatility", "ScoredGlow", "VolatilityTarget"]
 
 _SCORES = ("direction", "confidence", "in_distribution", "var", "cvar", "var_error")
+_NO_SCORES = [math.nan] * len(_SCORES)
 
 
 class BuyAndHold(ExposureStrategy):
-    """Buys 99 % of the equity once and holds; the rest pays for the fill.
+    """Buys 99 % of the equity once and holds; the rest pays for the fill. There is no band.
 
     Args:
         start: stamp (UTC) of the bar at whose close it buys: give the first bar at which the
             strategy it is compared with could trade. None for the first bar.
     """
+
+    params: ClassVar[Any] = (("dead_band", 0.0),)
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return whatever is held, or the whole equity."""
@@ -108,6 +111,8 @@ class ScoredGlow(ExposureStrategy):
         ("risk_budget", PolicyParams.risk_budget),
         ("es_budget", PolicyParams.es_budget),
         ("error_margin", PolicyParams.error_margin),
+        ("stance", PolicyParams.stance),
+        ("half_life", PolicyParams.half_life),
         ("use_filter", PolicyParams.use_filter),
         ("use_direction", PolicyParams.use_direction),
         ("constant_limit", PolicyParams.constant_limit),
@@ -125,15 +130,22 @@ class ScoredGlow(ExposureStrategy):
         self._scores: dict[float, list[float]] = dict(
             zip(stamps.tolist(), table.tolist(), strict=True)
         )
+        self._average = ScoreAverage(self.policy)
+        self._direction = math.nan
+        self._averaged = (math.nan,) * 5
+
+    def next(self) -> None:
+        """Take the bar's scores in, then rebalance."""
+        scores = self._scores.get(self.data.datetime[0], _NO_SCORES)
+        self._direction = scores[0]
+        self._averaged = self._average.update(len(self.data), *scores[1:])
+        super().next()
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
-        """Return the policy's exposure for the scores of the current bar."""
-        scores = self._scores.get(data.datetime[0])
-        if scores is None:
-            return 0.0
-        direction, confidence, inside, var, cvar, var_error = scores
+        """Return the policy's exposure for the scores up to the current bar."""
+        confidence, inside, var, cvar, var_error = self._averaged
         return target_exposure(
-            direction, confidence, inside, var, self.policy, cvar=cvar, var_error=var_error
+            self._direction, confidence, inside, var, self.policy, cvar=cvar, var_error=var_error
         )
 
 

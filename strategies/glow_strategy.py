@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from glow_bt.bt.exposure import ExposureStrategy, tail_risk
 from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.errors import ConfigError
-from glow_bt.policy import PolicyParams, target_exposure
+from glow_bt.policy import PolicyParams, ScoreAverage, target_exposure
 
 if TYPE_CHECKING:
     import backtrader as bt
@@ -16,7 +16,11 @@ __all__ = ["GlowStrategy"]
 
 
 class GlowStrategy(ExposureStrategy):
-    """Holds direction x confidence x VaR limit, and nothing outside the likelihood filter.
+    """Holds side x familiarity x VaR limit, each over the last bars.
+
+    The side is the stance (by default: the asset is held) and what the model knows of direction,
+    the familiarity how likely the last states were, the limit what their VaR allows. So by default
+    it owns the asset, less of it the riskier or the stranger the market is, and trades seldom.
 
     The decision is `glow_bt.policy`, its parameters are those of
     `glow_bt.policy.PolicyParams`; all numbers, so that ``optstrategy`` can range over them. Every
@@ -36,7 +40,9 @@ class GlowStrategy(ExposureStrategy):
         es_budget: the same of CVaR (expected shortfall); None for no such limit.
         error_margin: standard errors of the VaR added to it, for indicators that know one.
         leverage_cap: largest |exposure|, of which 99 % is used.
-        dead_band: smallest change of exposure worth an order, before costs.
+        stance: side taken where the model has no evidence of a direction, in [-1, 1].
+        half_life: of a bar's weight in the averages, in bars; 0 goes by the current bar alone.
+        dead_band: how far exposure may be from the one wanted without an order, before costs.
         cost_rate: cost of trading one unit of notional one way; widens the dead-band.
         start: stamp (UTC) of the first bar at whose close an order may be placed.
 
@@ -59,6 +65,8 @@ class GlowStrategy(ExposureStrategy):
         ("risk_budget", PolicyParams.risk_budget),
         ("es_budget", PolicyParams.es_budget),
         ("error_margin", PolicyParams.error_margin),
+        ("stance", PolicyParams.stance),
+        ("half_life", PolicyParams.half_life),
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -83,16 +91,36 @@ class GlowStrategy(ExposureStrategy):
             )
             model = indicator.scorer
             self.glow.append(indicator)
+        self._averages = [ScoreAverage(self.policy) for _ in self.glow]
+        self._wanted = {id(glow.data): 0.0 for glow in self.glow}
+
+    def next(self) -> None:
+        """Take the bar's scores in, then rebalance."""
+        policy = self.policy
+        for glow, average in zip(self.glow, self._averages, strict=True):
+            lines = glow.lines
+            confidence, inside, var, cvar, var_error = average.update(
+                len(glow.data),
+                lines.confidence[0],
+                lines.in_distribution[0],
+                lines.var[0],
+                **tail_risk(glow, policy),
+            )
+            self._wanted[id(glow.data)] = target_exposure(
+                lines.direction[0], confidence, inside, var, policy, cvar=cvar, var_error=var_error
+            )
+        super().next()
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
-        """Return the policy's exposure for the feed's current scores."""
-        glow = next(glow for glow in self.glow if glow.data is data)
-        lines = glow.lines
-        return target_exposure(
-            lines.direction[0],
-            lines.confidence[0],
-            lines.in_distribution[0],
-            lines.var[0],
-            self.policy,
-            **tail_risk(glow, self.policy),
-        )
+        """Return the policy's exposure for the feed's scores up to its current bar."""
+        return self._wanted[id(data)]
+
+    def save_state(self) -> dict[str, Any]:
+        """Return what bars and account do not tell, the averages included."""
+        return super().save_state() | {"averages": [average.state for average in self._averages]}
+
+    def load_state(self, values: dict[str, Any]) -> None:
+        """Go on from `save_state`."""
+        super().load_state(values)
+        for average, state in zip(self._averages, values["averages"], strict=True):
+            average.state = state

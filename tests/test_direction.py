@@ -72,6 +72,19 @@ def test_noise_in_the_slope_is_not_believed_where_held_out_bars_contradict():
     assert DirectionReadout.fit(z, y, z[:300], y[:300], 1).slope_belief > 0.9
 
 
+def test_a_drift_is_believed_as_far_as_held_out_bars_have_it_too():
+    z, y = market(3, 1000, drift=0.15)
+    later_z, later_y = market(4, 300, drift=0.15)
+    t = later_y.mean() / later_y.std(ddof=1) * np.sqrt(300)
+    believed = DirectionReadout.fit(z, y, later_z, later_y, 1)
+    assert believed.drift_belief == pytest.approx(1 - t**-2)
+    assert DirectionReadout.fit(z, -y, later_z, -later_y, 1).drift_belief == pytest.approx(
+        believed.drift_belief
+    )
+    turned = DirectionReadout.fit(z, y, later_z, -later_y, 1)
+    assert turned.drift_belief == 0.0
+
+
 def test_direction_is_the_probability_of_the_shrunk_mean():
     model = fitted(5, slope=0.2, drift=0.05)
     z, _ = market(6, 50)
@@ -92,8 +105,6 @@ def test_the_slope_is_a_bayesian_regression_and_the_drift_a_mean():
     np.testing.assert_array_equal(model.coefficients, ridge.coef_)
     np.testing.assert_array_equal(model.covariance, ridge.sigma_)
     assert model.intercept == y[:500].mean()
-    t = y[:500].mean() / y[:500].std(ddof=1) * np.sqrt(500)
-    assert model.drift_belief == pytest.approx(max(0.0, 1 - t**-2))
 
 
 def test_only_every_horizonth_row_counts():

@@ -9,6 +9,7 @@ from glow_bt.errors import ConfigError
 from glow_bt.policy import (
     FILL_RESERVE,
     PolicyParams,
+    ScoreAverage,
     entry_exposure,
     exposure_of,
     position_size,
@@ -21,7 +22,9 @@ from glow_bt.policy import (
 )
 
 NAN = math.nan
-DEFAULTS = PolicyParams()
+DEFAULTS = PolicyParams(risk_budget=0.02)
+# Goes by the direction alone.
+BOTH_WAYS = replace(DEFAULTS, stance=0.0)
 
 directions = st.floats(-1.0, 1.0)
 unit = st.floats(0.0, 1.0)
@@ -38,6 +41,8 @@ policies = st.builds(
     cost_rate=st.floats(0.0, 0.01),
     es_budget=st.none() | st.floats(1e-4, 0.5),
     error_margin=st.floats(0.0, 4.0),
+    stance=st.floats(-1.0, 1.0),
+    half_life=st.just(0.0) | st.floats(0.1, 1000.0),
 )
 reduced_policies = st.builds(
     replace,
@@ -172,23 +177,38 @@ def test_more_risk_or_a_larger_error_is_never_more_exposure(
 def test_target_and_entry_take_the_same_limit(side, var, cvar, error, params):
     risk = {"cvar": cvar, "var_error": error}
     limit = usable_exposure(var_exposure_limit(var, params, **risk), params)
-    held = target_exposure(side, 1.0, 1.0, var, params, **risk)
+    held = target_exposure(side, 1.0, 1.0, var, replace(params, stance=0.0), **risk)
     assert held == (0.0 if params.long_only and side < 0.0 else side * limit)
     assert entry_exposure(1.0, var, 0.0, params, **risk) == limit
     assert entry_exposure(1.0, var, 0.25 * limit, params, **risk) == pytest.approx(0.75 * limit)
 
 
-def test_exposure_is_direction_times_confidence_times_limit():
-    assert target_exposure(-0.5, 0.8, 1.0, -0.04, DEFAULTS) == pytest.approx(-0.5 * 0.8 * 0.5)
+def test_exposure_is_side_times_twice_the_confidence_times_limit():
+    assert target_exposure(-0.5, 0.4, 1.0, -0.04, BOTH_WAYS) == pytest.approx(-0.5 * 0.8 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("stance", "direction", "side"),
+    [(1.0, 0.0, 1.0), (1.0, 0.7, 1.0), (1.0, -0.3, 0.7), (1.0, -1.0, 0.0), (0.0, -0.3, -0.3)]
+    + [(-1.0, 0.0, -1.0), (-1.0, 0.4, -0.6), (0.5, -0.8, -0.3)],
+)
+def test_the_direction_moves_the_stance(stance, direction, side):
+    params = replace(DEFAULTS, stance=stance)
+    assert target_exposure(direction, 0.5, 1.0, -0.04, params) == pytest.approx(side * 0.5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 1.0])
+def test_bars_as_usual_as_the_held_out_ones_are_no_reason_to_hold_less(confidence):
+    assert target_exposure(0.0, confidence, 1.0, -0.04, DEFAULTS) == 0.5
 
 
 def test_a_full_position_leaves_the_fill_reserve():
     assert target_exposure(1.0, 1.0, 1.0, -0.001, DEFAULTS) == 0.99
-    assert target_exposure(-1.0, 1.0, 1.0, 0.0, replace(DEFAULTS, leverage_cap=3.0)) == -0.99 * 3
+    assert target_exposure(-1.0, 1.0, 1.0, 0.0, replace(BOTH_WAYS, leverage_cap=3.0)) == -0.99 * 3
 
 
 def test_long_only_is_flat_where_it_would_be_short():
-    long_only = replace(DEFAULTS, long_only=True)
+    long_only = replace(BOTH_WAYS, long_only=True)
     assert target_exposure(-0.7, 1.0, 1.0, -0.04, long_only) == 0.0
     assert target_exposure(0.7, 1.0, 1.0, -0.04, long_only) == pytest.approx(0.35)
 
@@ -220,7 +240,7 @@ def test_exposure_keeps_to_the_cap_the_budget_and_the_side(direction, confidence
     exposure = target_exposure(direction, confidence, 1.0, var, params, cvar=var)
     assert abs(exposure) <= FILL_RESERVE * params.leverage_cap
     assert abs(exposure * var) <= params.risk_budget * (1 + 1e-12)
-    assert exposure * direction >= 0.0
+    assert exposure * (params.stance + direction) >= 0.0
     assert not (params.long_only and exposure < 0.0)
 
 
@@ -231,15 +251,19 @@ def test_any_nan_is_flat(position):
     assert target_exposure(*scores, DEFAULTS) == 0.0
 
 
-@given(exposures, exposures, policies)
-def test_inside_the_band_nothing_is_traded(current, target, params):
-    new = rebalanced_exposure(current, target, params)
+@given(exposures, directions, policies)
+def test_trading_goes_to_the_edge_of_the_band_and_no_further(current, share, params):
+    target = usable_exposure(share * params.leverage_cap, params)
+    new, band = rebalanced_exposure(current, target, params), trade_band(params)
     if target == 0.0 or abs(current) > params.leverage_cap:
         assert new == target
-    elif abs(target - current) < trade_band(params):
+    elif abs(target - current) <= band:
         assert new == current
     else:
-        assert new == target
+        assert abs(new - target) == pytest.approx(band, abs=1e-12)
+        assert min(current, target) <= new <= max(current, target)
+        again = rebalanced_exposure(new, target, params)
+        assert again == pytest.approx(new, abs=1e-12)
 
 
 @given(st.floats(-1.0, 1.0), policies)
@@ -255,6 +279,12 @@ def test_rebalancing_never_leaves_more_than_the_cap(current, share, params):
 
 def test_ruin_is_left_even_inside_the_band():
     assert rebalanced_exposure(math.inf, 0.5, DEFAULTS) == 0.5
+
+
+@given(exposures, policies)
+def test_without_a_band_every_change_is_traded_in_full(target, params):
+    free = replace(params, dead_band=0.0, cost_rate=0.0)
+    assert rebalanced_exposure(0.0, target, free) == target
 
 
 @given(st.floats(0.0, 0.1), st.floats(0.0, 0.1))
@@ -332,6 +362,10 @@ def test_rounding_never_adds_and_leaves_less_than_a_step(size, step):
         ({"es_budget": math.inf}, "es_budget above 0"),
         ({"error_margin": -1.0}, "error_margin of 0 or more"),
         ({"error_margin": NAN}, "error_margin of 0 or more"),
+        ({"stance": 1.5}, r"stance in \[-1, 1\], found 1.5"),
+        ({"stance": NAN}, r"stance in \[-1, 1\]"),
+        ({"half_life": -1.0}, "half_life of 0 or more"),
+        ({"half_life": math.inf}, "half_life of 0 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(setting, message):
@@ -340,17 +374,17 @@ def test_settings_that_cannot_work_are_refused(setting, message):
 
 
 def test_without_the_filter_the_likelihood_does_not_count():
-    params = replace(DEFAULTS, use_filter=False)
-    whole = target_exposure(0.5, 1.0, 1.0, -0.04, DEFAULTS)
+    params = replace(BOTH_WAYS, use_filter=False)
+    whole = target_exposure(0.5, 1.0, 1.0, -0.04, BOTH_WAYS)
     assert target_exposure(0.5, 0.2, 0.0, -0.04, params) == whole == 0.25
-    assert target_exposure(0.5, 0.2, 0.0, -0.04, DEFAULTS) == 0.0
+    assert target_exposure(0.5, 0.2, 0.0, -0.04, BOTH_WAYS) == 0.0
     assert entry_exposure(0.0, -0.04, 0.1, params) == pytest.approx(0.4)
 
 
-def test_without_the_direction_every_bar_is_long():
+def test_without_the_direction_the_stance_alone_counts():
     params = replace(DEFAULTS, use_direction=False, long_only=True)
     for direction in (-1.0, 0.0, 0.3):
-        assert target_exposure(direction, 0.5, 1.0, -0.04, params) == 0.25
+        assert target_exposure(direction, 0.5, 1.0, -0.04, params) == 0.5
     assert target_exposure(0.3, 0.5, 0.0, -0.04, params) == 0.0
 
 
@@ -370,3 +404,88 @@ def test_a_bar_of_which_the_model_says_nothing_is_flat_whatever_is_left_out(para
 def test_a_constant_limit_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="constant_limit above 0"):
         PolicyParams(constant_limit=0.0)
+
+
+scores = st.tuples(unit, st.sampled_from([0.0, 1.0]), losses, losses, errors)
+
+
+@given(st.lists(scores, min_size=1, max_size=30), st.floats(0.1, 100.0))
+def test_averages_weigh_a_bar_by_half_every_half_life(bars, half_life):
+    params = replace(DEFAULTS, half_life=half_life, es_budget=0.03)
+    average = ScoreAverage(params)
+    found = [average.update(number, *bar) for number, bar in enumerate(bars)][-1]
+    weights = [0.5 ** ((len(bars) - 1 - k) / half_life) for k in range(len(bars))]
+    inside = [bar[0] * bar[1] for bar in bars]
+    for mean, values in zip(
+        (found[0], *found[2:]),
+        (inside, *([bar[i] for bar in bars] for i in (2, 3, 4))),
+        strict=True,
+    ):
+        expected = math.fsum(w * v for w, v in zip(weights, values, strict=True))
+        assert mean == pytest.approx(expected / math.fsum(weights), rel=1e-9, abs=1e-12)
+    assert found[1] == float(found[0] > 0.0)
+
+
+@given(st.lists(scores, min_size=1, max_size=10), directions, reduced_policies)
+def test_without_a_half_life_the_current_bar_decides(bars, direction, params):
+    params = replace(params, half_life=0.0)
+    average = ScoreAverage(params)
+    for number, (confidence, inside, var, cvar, error) in enumerate(bars):
+        averaged = average.update(number, confidence, inside, var, cvar, error)
+        usual, kept, *risk = averaged
+        alone = target_exposure(
+            direction, confidence, inside, var, params, cvar=cvar, var_error=error
+        )
+        found = target_exposure(
+            direction, usual, kept, risk[0], params, cvar=risk[1], var_error=risk[2]
+        )
+        assert found == pytest.approx(alone, rel=1e-9, abs=1e-12)
+
+
+@given(st.lists(scores, min_size=2, max_size=10), policies)
+def test_a_bar_that_is_still_forming_may_be_given_again(bars, params):
+    once, often = ScoreAverage(params), ScoreAverage(params)
+    for number, bar in enumerate(bars):
+        for forming in bars[:3]:
+            often.update(number, *forming)
+        assert often.update(number, *bar) == once.update(number, *bar)
+
+
+@given(st.lists(scores, min_size=2, max_size=10), st.integers(1, 9), policies)
+def test_averages_go_on_from_a_state(bars, cut, params):
+    whole, first, second = ScoreAverage(params), ScoreAverage(params), ScoreAverage(params)
+    cut = min(cut, len(bars) - 1)
+    for number, bar in enumerate(bars[:cut]):
+        whole.update(number, *bar)
+        first.update(number, *bar)
+    second.state = first.state
+    for number, bar in enumerate(bars[cut:], start=cut):
+        assert second.update(number, *bar) == whole.update(number, *bar)
+
+
+@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("value", [NAN, -math.inf])
+def test_a_bar_without_a_number_that_counts_is_flat_and_leaves_the_averages_alone(which, value):
+    params = replace(DEFAULTS, es_budget=0.03)
+    average = ScoreAverage(params)
+    average.update(0, 0.8, 1.0, -0.03, -0.04, 0.001)
+    known, broken = average.state, [0.8, 1.0, -0.03, -0.04, 0.001]
+    broken[which] = value
+    found = average.update(1, *broken)
+    assert average.state == known
+    assert found == pytest.approx(tuple(broken), nan_ok=True)
+
+
+def test_numbers_that_do_not_count_may_be_unknown():
+    average = ScoreAverage(replace(DEFAULTS, error_margin=0.0))
+    usual, inside, var, _, _ = average.update(0, 0.8, 1.0, -0.03, NAN, NAN)
+    assert (usual, inside, var) == (0.8, 1.0, -0.03)
+
+
+def test_one_strange_bar_lessens_a_position_and_does_not_end_it():
+    average = ScoreAverage(DEFAULTS)
+    for bar in range(100):
+        usual, inside, var, _, _ = average.update(bar, 0.5, 1.0, -0.03)
+    calm = target_exposure(0.0, usual, inside, var, DEFAULTS)
+    usual, inside, var, _, _ = average.update(100, 0.01, 0.0, -0.06)
+    assert 0.9 * calm < target_exposure(0.0, usual, inside, var, DEFAULTS) < calm

@@ -22,6 +22,8 @@ from tests.bt.market import (
 BARS = random_bars(250, seed=3)
 CASH = 10_000.0
 TAKER = 0.00055
+# Goes by the direction and by the current bar alone.
+AT_ONCE = {"stance": 0.0, "half_life": 0.0, "risk_budget": 0.02}
 
 
 def cerebro_with_books(bars=BARS, **kwargs):
@@ -37,7 +39,7 @@ def cerebro_with_books(bars=BARS, **kwargs):
 
 def run_glow(bars=BARS, *, model=None, mode=None, **params):
     cerebro = cerebro_with_books(bars, **(mode or {}))
-    cerebro.addstrategy(GlowStrategy, model=model or WindowScorer(), **params)
+    cerebro.addstrategy(GlowStrategy, model=model or WindowScorer(), **AT_ONCE | params)
     return cerebro.run()[0]
 
 
@@ -46,36 +48,55 @@ def states_of(strategy):
 
 
 def simulate(
-    bars, scores, *, cap, band, long_only=False, risk_budget=0.02, es_budget=np.inf, error=0.0
+    bars,
+    scores,
+    *,
+    cap,
+    band,
+    long_only=False,
+    risk_budget=0.02,
+    es_budget=np.inf,
+    error=0.0,
+    stance=0.0,
+    half_life=0.0,
 ):
     """The strategy without Backtrader: equity and exposure at each close, and the orders."""
     cash, size, order = CASH, 0.0, 0.0
-    equities, exposures, orders = [], [], []
+    equities, exposures, orders, past = [], [], [], []
     for (open_, close), score in zip(bars[["open", "close"]].to_numpy(), scores, strict=True):
         cash -= order * open_ + abs(order) * open_ * TAKER
         size += order
         equity = cash + size * close
         exposure = size * close / equity
         target = 0.0
-        if np.isfinite(score).all() and score[2]:
-            limit = min(risk_budget / (-score[5] + error), es_budget / -score[6], cap)
-            target = float(np.clip(score[3] * score[1] * limit, -0.99 * cap, 0.99 * cap))
+        if np.isfinite(score).all():
+            past.append((score[1] * score[2], -score[5] + error, -score[6]))
+            ages = np.arange(len(past))[::-1]
+            weights = 0.5 ** (ages / half_life) if half_life else ages == 0
+            usual, loss, shortfall = np.average(past, axis=0, weights=weights)
+            limit = min(risk_budget / loss, es_budget / shortfall, cap)
+            side = np.clip(stance + score[3], -1.0, 1.0) * min(2.0 * usual, 1.0)
+            target = float(np.clip(side * limit, -0.99 * cap, 0.99 * cap))
             target = max(target, 0.0) if long_only else target
-        moves = target == 0.0 or abs(exposure) > cap or abs(target - exposure) >= band
-        order = target * equity / close - size if moves else 0.0
+        if target == 0.0 or abs(exposure) > cap:
+            wanted = target
+        else:
+            wanted = np.clip(exposure, target - band, target + band)
+        order = wanted * equity / close - size if wanted != exposure else 0.0
         equities.append(equity)
         exposures.append(exposure)
         orders.append(order)
     return np.array(equities), np.array(exposures), np.array(orders)
 
 
+@pytest.mark.parametrize("averaged", [{}, {"stance": 1.0, "half_life": 7.5}], ids=str)
 @pytest.mark.parametrize("long_only", [False, True])
 @pytest.mark.parametrize("cap", [1.0, 1.6])
 @pytest.mark.parametrize("dead_band", [0.0, 0.15])
-def test_it_does_what_an_independent_simulation_does(long_only, cap, dead_band):
-    strategy = run_glow(leverage_cap=cap, dead_band=dead_band, long_only=long_only)
+def test_it_does_what_an_independent_simulation_does(averaged, long_only, cap, dead_band):
+    strategy = run_glow(leverage_cap=cap, dead_band=dead_band, long_only=long_only, **averaged)
     equity, exposure, orders = simulate(
-        BARS, scores_of(BARS), cap=cap, band=dead_band, long_only=long_only
+        BARS, scores_of(BARS), cap=cap, band=dead_band, long_only=long_only, **averaged
     )
     assert strategy.rejected == []
     states = states_of(strategy)
@@ -83,8 +104,8 @@ def test_it_does_what_an_independent_simulation_does(long_only, cap, dead_band):
     np.testing.assert_allclose(states["exposure"], exposure[WINDOW - 1 :], rtol=0, atol=1e-9)
     fills = strategy.analyzers.ledger.fills()["size"].reindex(BARS.index, fill_value=0.0)
     np.testing.assert_allclose(fills.iloc[1:], orders[:-1], rtol=0, atol=1e-9)
-    assert np.abs(exposure).max() > 0.6
-    assert (exposure.min() < -0.3) != long_only
+    assert np.abs(exposure).max() > 0.5
+    assert (exposure.min() < -0.3) == (not long_only and not averaged)
 
 
 class HeavyTails(WindowScorer):
@@ -123,6 +144,26 @@ def test_it_is_flat_in_the_warm_up_and_after_every_bar_outside_the_filter():
     assert states["exposure"].iloc[0] == 0.0
 
 
+def test_by_default_it_holds_the_asset_and_trades_seldom():
+    defaults = {"stance": 1.0, "half_life": 24.0, "risk_budget": 0.01}
+    calm, hasty = (
+        states_of(run_glow(**settings))["exposure"]
+        for settings in (defaults, defaults | {"half_life": 0.0})
+    )
+    assert (calm > 0.0).mean() > 0.9
+    assert (calm >= 0.0).all()
+    assert calm.diff().abs().sum() < 0.5 * hasty.diff().abs().sum()
+
+
+def test_averages_go_on_from_a_saved_state():
+    whole, first, second = (run_glow(half_life=7.5) for _ in range(3))
+    assert first.save_state() == whole.save_state()
+    second.load_state({"ruined": False, "averages": [[1.0, 0.5, -0.01, 0.0, 0.0]]})
+    assert second.save_state()["averages"] != whole.save_state()["averages"]
+    second.load_state(whole.save_state())
+    assert second.save_state() == whole.save_state()
+
+
 def test_nan_is_flat():
     class Patchy(WindowScorer):
         def score_arrays(self, stamps_ns, bars):
@@ -155,7 +196,7 @@ def test_two_feeds_get_half_of_the_capital_each():
     expected = []
     for frame in bars:
         score = scores_of(frame)[WINDOW - 1]
-        exposure = score[2] * score[3] * score[1] * min(0.004 / -score[5], 1.0)
+        exposure = score[2] * score[3] * min(2.0 * score[1], 1.0) * min(0.004 / -score[5], 1.0)
         expected.append(0.5 * CASH * exposure / frame["close"].iloc[WINDOW - 1])
     assert all(expected)
     assert first["size"].tolist() == pytest.approx(expected)
@@ -172,7 +213,9 @@ def test_before_start_it_only_watches():
 @pytest.mark.parametrize("maxcpus", [1, 2])
 def test_parameters_can_be_optimised(maxcpus):
     cerebro = cerebro_with_books(maxcpus=maxcpus)
-    cerebro.optstrategy(GlowStrategy, model=WindowScorer(), risk_budget=[0.005, 0.02])
+    cerebro.optstrategy(
+        GlowStrategy, model=WindowScorer(), **AT_ONCE | {"risk_budget": [0.005, 0.02]}
+    )
     budgets = {}
     for [run] in cerebro.run():
         exposure = run.analyzers.recorder.frame()["exposure"]
@@ -185,7 +228,7 @@ def test_parameters_can_be_optimised(maxcpus):
 def test_plots_and_observers_do_not_disturb_it():
     cerebro = bt.Cerebro()
     cerebro.adddata(cerebro_over(BARS).datas[0])
-    cerebro.addstrategy(GlowStrategy, model=WindowScorer())
+    cerebro.addstrategy(GlowStrategy, model=WindowScorer(), **AT_ONCE)
     cerebro.addanalyzer(bt.analyzers.TradeAnalyzer, _name="trades")
     cerebro.addanalyzer(bt.analyzers.TimeReturn, _name="returns")
     cerebro.broker.addcommissioninfo(BybitPerpetual())
