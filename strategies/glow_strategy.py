@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from glow_bt.bt.exposure import ExposureStrategy, tail_risk
+from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams, target_exposure
@@ -83,16 +84,16 @@ class GlowStrategy(ExposureStrategy):
             )
             model = indicator.scorer
             self.glow.append(indicator)
+        self._glow_of = {id(glow.data): glow for glow in self.glow}
+        self._error_counts = self.policy.error_margin > 0.0
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return the policy's exposure for the feed's current scores."""
-        glow = next(glow for glow in self.glow if glow.data is data)
-        lines = glow.lines
+        glow = self._glow_of[id(data)]
+        _, confidence, inside, direction, _, var, cvar = glow.current_scores()
+        # The standard error is asked for only where it counts, as it may have to be worked out.
+        counts = self._error_counts and not math.isnan(var)
+        error = glow.var_error() if counts else 0.0
         return target_exposure(
-            lines.direction[0],
-            lines.confidence[0],
-            lines.in_distribution[0],
-            lines.var[0],
-            self.policy,
-            **tail_risk(glow, self.policy),
+            direction, confidence, inside, var, self.policy, cvar=cvar, var_error=error
         )
