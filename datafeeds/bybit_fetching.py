@@ -164,10 +164,8 @@ class HistoryClient:
             raise ConfigError(
                 f"expected since in the past, found {start} (it is {now} on the exchange)"
             )
-        end = series.due(to_epoch_ms(now))
-        if stop is not None:
-            end = min(end, series.ceil(to_epoch_ms(stop)))
-        opens = range(series.ceil(to_epoch_ms(start)), end, series.step_ms)
+        stop_ms = None if stop is None else to_epoch_ms(stop)
+        opens = series.closed(to_epoch_ms(start), stop_ms, to_epoch_ms(now))
         rows = self._collect(series, opens, progress)
         if not len(rows):
             raise _no_rows(series, self._beginnings.get(series.key), start, stop)
@@ -230,8 +228,8 @@ class HistoryClient:
         Raises:
             FeedError: as `fetch_ohlcv`.
         """
-        due = series.due(to_epoch_ms(self.server_time()))
-        return self._collect(series, range(series.ceil(since_ms), due, series.step_ms))
+        now_ms = to_epoch_ms(self.server_time())
+        return self._collect(series, series.closed(since_ms, None, now_ms))
 
     def market(self, symbol: str) -> Market:
         """Look an instrument up, asking only for the product lines it may belong to.

@@ -291,13 +291,10 @@ def _span(series: BybitSeries, since: Stamp, until: Stamp | None, now_ms: int) -
 
 def _closed(series: BybitSeries, start_ms: int, stop_ms: int | None, now_ms: int) -> range:
     """The steps from start to stop whose values are final now."""
-    end = series.due(now_ms)
     if not series.kind.regular:
         # The rate of the hour that it is now may still come.
-        start_ms, end = start_ms - _FUNDING_LEAD_MS, series.floor(now_ms - _FUNDING_DELAY_MS)
-    if stop_ms is not None:
-        end = min(end, series.ceil(stop_ms))
-    return range(series.ceil(start_ms), end, series.step_ms)
+        start_ms, now_ms = start_ms - _FUNDING_LEAD_MS, now_ms - _FUNDING_DELAY_MS - series.step_ms
+    return series.closed(start_ms, stop_ms, now_ms)
 
 
 def _fetched(store: OhlcvStore, series: BybitSeries, span: range, new: int) -> FetchedSeries:

@@ -6,8 +6,6 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-
 from datafeeds.bybit_clock import ExchangeClock
 from datafeeds.bybit_live_bars import LiveBars
 from datafeeds.bybit_retry import RetryPolicy
@@ -16,6 +14,8 @@ from glow_bt.errors import ConfigError, SymbolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pandas as pd
 
     from glow_bt.microstructure import MicrostructureSpec
 
@@ -31,21 +31,21 @@ class LiveRecord(NamedTuple):
     """What a recording gave.
 
     Attributes:
-        bars: the closed bars.
+        num_bars: how many bars have closed.
         counts: what became of messages (`datafeeds.bybit_live_bars.LiveBars.counts`), and
             ``resubscribed``, how often the book was subscribed anew because it was lost.
         ended: why it ended before its time; empty if it did not.
         unreached: why book or trades could not be subscribed in all that time; empty if they were.
     """
 
-    bars: pd.DataFrame
+    num_bars: int
     counts: dict[str, int]
     ended: str = ""
     unreached: str = ""
 
 
 class MicrostructureRecorder:
-    """Turns messages into bars as they close.
+    """Turns messages into bars as they close, and keeps none of them.
 
     Book and trades come over a connection each, so that a book which is lost can be subscribed
     anew, after a growing wait, without a trade being missed.
@@ -112,10 +112,10 @@ class MicrostructureRecorder:
 
         Raises:
             SymbolError: if Bybit does not stream the market. If it ceases to after bars have
-                closed, these are returned.
+                closed, the recording ends there.
         """
         end = self._clock.seconds() + seconds
-        frames, ended = [], ""
+        num_bars, ended = 0, ""
         try:
             for name in self._topics:
                 self._subscribe(name)
@@ -125,23 +125,22 @@ class MicrostructureRecorder:
                 self._take_event(min(left, 1.0))
                 bars = self._live.closed()
                 if bars is not None:
-                    frames.append(bars)
+                    num_bars += len(bars)
                     if self._on_bars is not None:
                         self._on_bars(bars)
                 self._mend_book()
         except KeyboardInterrupt:
             ended = "interrupted"
         except SymbolError as error:
-            if not frames:
+            if not num_bars:
                 raise
             ended = str(error)
         finally:
             for stream in self._streams.values():
                 stream.stop()
-        bars = pd.concat(frames) if frames else pd.DataFrame(columns=list(self._live.columns))
         counts = {**self._live.counts, "resubscribed": self._resubscribed}
         unreached = [self._down[name] for name in self._topics if name in self._unreached]
-        return LiveRecord(bars, counts, ended, next(iter(unreached), ""))
+        return LiveRecord(num_bars, counts, ended, next(iter(unreached), ""))
 
     def _subscribe(self, name: str) -> None:
         self._generation[name] += 1

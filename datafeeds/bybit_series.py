@@ -103,6 +103,13 @@ class BybitSeries:
         # A funding rate is known at its stamp.
         return self.floor(now_ms) + (0 if self.kind.regular else self.step_ms)
 
+    def closed(self, since_ms: int, until_ms: int | None, now_ms: int) -> range:
+        """Return the stamps at ``since <= stamp < until`` that are before what is `due` now."""
+        end = self.due(now_ms)
+        if until_ms is not None:
+            end = min(end, self.ceil(until_ms))
+        return range(self.ceil(since_ms), end, self.step_ms)
+
     def question(
         self, limit: int, start_ms: int | None = None, end_ms: int | None = None
     ) -> Question:

@@ -22,7 +22,6 @@ __all__ = [
     "Stamp",
     "Timeframe",
     "as_utc",
-    "closed_opens",
     "timeframe_of",
     "to_epoch_ms",
     "windows",
@@ -131,13 +130,6 @@ def as_utc(stamp: Stamp, name: str) -> pd.Timestamp:
 def to_epoch_ms(moment: pd.Timestamp) -> int:
     """Return a moment as whole epoch milliseconds; of any year, unlike ``Timestamp.value``."""
     return int(moment.as_unit("ms").asm8.astype("int64"))
-
-
-def closed_opens(timeframe: Timeframe, since_ms: int, until_ms: int | None, now_ms: int) -> range:
-    """Return the opens of the bars that open at ``since <= stamp < until`` and are closed now."""
-    forming = timeframe.floor(now_ms)
-    end = forming if until_ms is None else min(forming, timeframe.ceil(until_ms))
-    return range(timeframe.ceil(since_ms), end, timeframe.step_ms)
 
 
 def windows(opens: range, limit: int) -> Iterator[range]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from glow_bt.bt.exposure import ExposureStrategy, tail_risk
+from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams, ScoreAverage, target_exposure
@@ -91,36 +92,34 @@ class GlowStrategy(ExposureStrategy):
             )
             model = indicator.scorer
             self.glow.append(indicator)
-        self._averages = [ScoreAverage(self.policy) for _ in self.glow]
-        self._wanted = {id(glow.data): 0.0 for glow in self.glow}
+        self._averages = [(glow, ScoreAverage(self.policy)) for glow in self.glow]
+        self._said: dict[int, tuple[float, ...]] = {}
+        self._error_counts = self.policy.error_margin > 0.0
 
     def next(self) -> None:
         """Take the bar's scores in, then rebalance."""
-        policy = self.policy
-        for glow, average in zip(self.glow, self._averages, strict=True):
-            lines = glow.lines
-            confidence, inside, var, cvar, var_error = average.update(
-                len(glow.data),
-                lines.confidence[0],
-                lines.in_distribution[0],
-                lines.var[0],
-                **tail_risk(glow, policy),
-            )
-            self._wanted[id(glow.data)] = target_exposure(
-                lines.direction[0], confidence, inside, var, policy, cvar=cvar, var_error=var_error
-            )
+        for glow, average in self._averages:
+            _, confidence, inside, direction, _, var, cvar = glow.current_scores()
+            # The standard error is asked for only where it counts: it may have to be worked out.
+            counts = self._error_counts and not math.isnan(var)
+            error = glow.var_error() if counts else 0.0
+            said = average.update(len(glow.data), confidence, inside, var, cvar, error)
+            self._said[id(glow.data)] = (direction, *said)
         super().next()
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return the policy's exposure for the feed's scores up to its current bar."""
-        return self._wanted[id(data)]
+        direction, confidence, inside, var, cvar, var_error = self._said[id(data)]
+        return target_exposure(
+            direction, confidence, inside, var, self.policy, cvar=cvar, var_error=var_error
+        )
 
     def save_state(self) -> dict[str, Any]:
         """Return what bars and account do not tell, the averages included."""
-        return super().save_state() | {"averages": [average.state for average in self._averages]}
+        return super().save_state() | {"averages": [each.state for _, each in self._averages]}
 
     def load_state(self, values: dict[str, Any]) -> None:
         """Go on from `save_state`."""
         super().load_state(values)
-        for average, state in zip(self._averages, values["averages"], strict=True):
+        for (_, average), state in zip(self._averages, values["averages"], strict=True):
             average.state = state

@@ -68,7 +68,7 @@ hardly makes. KS is the distance of all values from the real ones.
 **What it shows.** On the S&P 500 the flow's paths are closer than the GARCH's: spread, quantiles,
 tails, clusters of volatility and the leverage effect at short lags, which a GARCH(1,1) has not;
 skewness is missed by both. On NASDAQ they are not: autocorrelations of |r| are half of the real
-ones and the kurtosis is 1.6 for 7.2; the GARCH has more statistics inside their intervals, though
+ones and the kurtosis is 2.1 for 7.2; the GARCH has more statistics inside their intervals, though
 not the leverage effect, of which the flow has half at lag 1 and less later. On BTC both fail. The
 flow's paths have too many extremes (tail indices of 1.5 for 2.2 to 2.4; Hill's index of the last
 3,000 fitted bars is 1.8), so a few draws rule their deviation, kurtosis and autocorrelations of
@@ -77,7 +77,7 @@ are right.
 The limit of the volatility is at work in most BTC paths and in a third of the S&P 500's: there it
 is a part of the model, not a mere guard. Paths that start from a held-out state are as large as
 what followed it, in mean |r| to 10 % in every state and market; in deviation on the indices to
-13 %, on BTC two to four times too large, by the extremes.
+9 %, on BTC two to four times too large, by the extremes.
 
 **Settings.** Nothing was chosen on the rest. The window and half-lives are the defaults of
 `ContextSpec`; the floor of the volatility is chosen by the likelihood of left-out blocks of the

@@ -71,6 +71,9 @@ class ExposureStrategy(bt.Strategy):
         ("cost_rate", PolicyParams.cost_rate),
     )
 
+    _orderspending: list[bt.Order]
+    _tradespending: list[bt.Trade]
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         refuse_unknown(self, args, kwargs)
         super().__init__()
@@ -82,7 +85,7 @@ class ExposureStrategy(bt.Strategy):
         self._ruined = False
         self._feeds = FeedStatus()
         # Backtrader looks a line up by name in three steps; at one bar a step that is felt.
-        self._lines_of = {id(data): (data.lines.datetime, data.lines.close) for data in self.datas}
+        self._traded = [(data, data.lines.datetime, data.lines.close) for data in self.datas]
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return the exposure wanted for a feed at its current bar.
@@ -95,13 +98,27 @@ class ExposureStrategy(bt.Strategy):
 
     def next(self) -> None:
         """Rebalance every feed."""
-        if self._ruined or self._is_ruined():
+        if self._ruined:
             return
-        for data in self.datas:
+        equity = self.broker.getvalue()
+        if equity <= 0.0:
+            self._give_up()
+            return
+        share = equity / len(self._traded)
+        for data, stamps, close in self._traded:
             waits = id(data) in self._pending or not self._feeds.is_current(data)
-            stamps, close = self._lines_of[id(data)]
             if stamps[0] >= self._first_stamp and not waits:
-                self._rebalance(data, close[0])
+                self._rebalance(data, close[0], share)
+
+    def clear(self) -> None:
+        """Let go of what the bar's orders and trades came to, once it is told.
+
+        Backtrader collects a copy of every order at every step, for ever, and reads none.
+        """
+        if self._orderspending:
+            self._orderspending = []
+        if self._tradespending:
+            self._tradespending = []
 
     def notify_data(
         self, data: bt.AbstractDataBase, status: int, *args: object, **kwargs: object
@@ -126,18 +143,15 @@ class ExposureStrategy(bt.Strategy):
         if order.status in {order.Margin, order.Rejected}:
             self._record_rejection(order)
 
-    def _is_ruined(self) -> bool:
-        self._ruined = self.broker.getvalue() <= 0.0
-        if self._ruined:
-            _log.warning(
-                "equity used up at the close of %s; nothing is traded from here on",
-                to_index([self.datetime[0]])[0],
-            )
-        return self._ruined
+    def _give_up(self) -> None:
+        self._ruined = True
+        _log.warning(
+            "equity used up at the close of %s; nothing is traded from here on",
+            to_index([self.datetime[0]])[0],
+        )
 
-    def _rebalance(self, data: bt.AbstractDataBase, close: float) -> None:
-        equity = self.broker.getvalue() / len(self.datas)
-        current = exposure_of(self.getposition(data).size, close, equity)
+    def _rebalance(self, data: bt.AbstractDataBase, close: float, equity: float) -> None:
+        current = exposure_of(self.broker.getposition(data).size, close, equity)
         wanted = rebalanced_exposure(current, self.target_exposure(data, current), self.policy)
         if wanted == current:
             return

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 
 from glow_bt.errors import ConfigError
+from glow_bt.terminal import TerminalDisplay, terminal_progress
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from glow_bt.evaluation.engines import Engine
     from glow_bt.evaluation.units import Unit
@@ -151,7 +151,7 @@ def print_seeds(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
     click.echo(f"wrote {out / 'seeds.json'} and a folder a seed")
 
 
-class FoldsProgress:
+class FoldsProgress(TerminalDisplay):
     """Shows how many models are trained and how long the rest will take.
 
     Nothing is shown where the console is not a terminal.
@@ -165,31 +165,18 @@ class FoldsProgress:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        console = console or Console(stderr=True)
-        self._progress = Progress(
+        progress = terminal_progress(
             TextColumn("models"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[state]}"),
             console=console,
-            disable=not console.is_terminal,
         )
+        super().__init__(progress)
         self._task: TaskID | None = None
         self._total = self._kept = self._done = 0
         self._begun = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def begin(self, total: int, kept: int) -> None:
         """Show how many models there are, and how many were trained before."""

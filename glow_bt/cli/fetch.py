@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ from glow_bt.cli.data import (
     store_option,
 )
 from glow_bt.cli.options import ExampleCommand, hidden_beside, output_options
+from glow_bt.cli.stopping import stopped_by_sigterm
 from glow_bt.errors import TransientFeedError
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def fetch(
             base_url=base_url, seed=seed, requests_per_second=requests_per_second
         ) as client,
         series_progress() as progress,
-        _stopped_by_sigterm(),
+        stopped_by_sigterm(),
         _resumable(root),
     ):
         series = [client.series(name, kind, timeframe) for name in names for kind in kinds]
@@ -150,19 +149,6 @@ def _names(symbol: str | None, symbols: str | None, out: Path | None) -> list[st
     if not all(names):
         raise click.UsageError(f"expected symbols such as BTCUSDT,ETHUSDT, found {symbols!r}")
     return list(dict.fromkeys(names))
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does: threads end, and the terminal is left in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no other may say what signals do
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

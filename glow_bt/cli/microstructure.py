@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glow_bt.cli.options import ExampleCommand, output_options
+from glow_bt.cli.options import ExampleCommand, hidden_beside, output_options
+from glow_bt.cli.stopping import stopped_by_sigterm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,26 +98,21 @@ def microstructure(as_json: bool, **options: Any) -> None:
     From files of trades, of an order book or of both, or from Bybit's streams: spread, mid and
     microprice, depth imbalance, order-flow imbalance, bought and sold volume, VWAP's deviation,
     VPIN and Kyle's lambda. Values are known at a bar's close.
-    """
-    from glow_bt import ohlcv
 
+    What is recorded lies in a hidden folder beside FILE until that is there: after a kill the same
+    call goes on, and puts what the killed one recorded before its own.
+    """
     _check_source(options)
     _check_places(options)
     spec = _spec(options)
-    bars, facts = _record(spec, options) if options["live"] else _read(spec, options)
-    ohlcv.write_bars(bars, options["out"])
-    facts = {
-        "bars": len(bars),
-        "from": bars.index[0].isoformat(),
-        "until": bars.index[-1].isoformat(),
-        "columns": list(bars.columns),
-        **facts,
-        "out": str(options["out"]),
-    }
+    facts = _record(spec, options) if options["live"] else _read(spec, options)
+    facts["out"] = str(options["out"])
     if as_json:
         click.echo(json.dumps(facts))
         return
-    click.echo(f"{len(bars)} bars of {options['timeframe']}, {facts['from']} to {facts['until']}")
+    click.echo(
+        f"{facts['bars']} bars of {options['timeframe']}, {facts['from']} to {facts['until']}"
+    )
     for name in ("trades", "book"):
         if name in facts:
             told = ", ".join(f"{count} {what}" for what, count in facts[name].items())
@@ -175,14 +171,13 @@ def _spec(options: dict[str, Any]) -> MicrostructureSpec:
     )
 
 
-def _read(
-    spec: MicrostructureSpec, options: dict[str, Any]
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the bars of recorded files, and what is told of them."""
+def _read(spec: MicrostructureSpec, options: dict[str, Any]) -> dict[str, Any]:
+    """Write the bars of recorded files, and return what is told of them."""
     from datafeeds.bybit_book import BookRecord
     from datafeeds.bybit_trades import read_trades
     from glow_bt.errors import DataError
     from glow_bt.microstructure import microstructure_bars
+    from glow_bt.ohlcv import write_bars
 
     facts: dict[str, Any] = {}
     trades, book = None, None
@@ -212,7 +207,9 @@ def _read(
                 f"others, up to --levels {spec.levels}, is empty",
                 err=True,
             )
-    return bars, facts
+    write_bars(bars, options["out"])
+    span = {"from": bars.index[0].isoformat(), "until": bars.index[-1].isoformat()}
+    return {"bars": len(bars), **span, "columns": list(bars.columns), **facts}
 
 
 def _moment(options: dict[str, Any], name: str) -> int | None:
@@ -222,16 +219,16 @@ def _moment(options: dict[str, Any], name: str) -> int | None:
     return None if stamp is None else to_epoch_ms(as_utc(stamp, name))
 
 
-def _record(
-    spec: MicrostructureSpec, options: dict[str, Any]
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the bars that closed while a market was recorded, and what is told of them."""
+def _record(spec: MicrostructureSpec, options: dict[str, Any]) -> dict[str, Any]:
+    """Write the bars that close while a market is recorded, and return what is told of them."""
     import random
+    from dataclasses import asdict
 
     from datafeeds.bybit_client import BybitClient
     from datafeeds.bybit_recorder import MicrostructureRecorder
     from datafeeds.bybit_retry import RetryPolicy
     from datafeeds.bybit_topics import stream_address
+    from glow_bt.cli.bar_spool import BarSpool
     from glow_bt.cli.recording import RecordingProgress
     from glow_bt.microstructure import step_of
 
@@ -239,26 +236,40 @@ def _record(
     draw = random.Random(options["seed"]).random
     with BybitClient(base_url=options["base_url"], seed=options["seed"]) as client:
         market = client.market(options["live"])
+    form = {"symbol": market.symbol, "depth": options["depth"], **asdict(spec)}
     with (
-        _kept(options["raw"]) as keep,
-        RecordingProgress(market.symbol, seconds) as progress,
+        stopped_by_sigterm(),
+        BarSpool(hidden_beside(options["out"], "recording"), form) as spool,
     ):
-        recorder = MicrostructureRecorder(
-            stream_address(options["stream_url"], market.category),
-            market.id,
-            spec,
-            depth=options["depth"],
-            on_bars=progress.bars,
-            on_message=keep,
-            on_time=progress.time,
-            retry=RetryPolicy(first_delay=1.0, max_delay=30.0, draw=draw),
-        )
-        bars, counts, ended, unreached = recorder.run(seconds)
-    if ended:
-        click.echo(f"note: ended early, {ended}", err=True)
-    if not len(bars):
-        raise _nothing_recorded(options, unreached)
-    return bars, {"symbol": market.symbol, "book": counts}
+        with (
+            _kept(options["raw"]) as keep,
+            RecordingProgress(market.symbol, seconds) as progress,
+        ):
+
+            def take(bars: pd.DataFrame) -> None:
+                spool.add(bars)
+                progress.bars(bars)
+
+            record = MicrostructureRecorder(
+                stream_address(options["stream_url"], market.category),
+                market.id,
+                spec,
+                depth=options["depth"],
+                on_bars=take,
+                on_message=keep,
+                on_time=progress.time,
+                retry=RetryPolicy(first_delay=1.0, max_delay=30.0, draw=draw),
+            ).run(seconds)
+        if record.ended:
+            click.echo(f"note: ended early, {record.ended}", err=True)
+        if spool.earlier:
+            click.echo(
+                f"note: {spool.earlier} bars of a call that was cut short come first", err=True
+            )
+        if not spool.num_bars:
+            raise _nothing_recorded(options, record.unreached)
+        facts = spool.finish(options["out"])
+    return {**facts, "symbol": market.symbol, "book": record.counts}
 
 
 def _nothing_recorded(options: dict[str, Any], unreached: str) -> FeedError:

@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
-    Progress,
     ProgressColumn,
     Task,
     TaskID,
@@ -22,14 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from glow_bt.evaluation.written import interval_of, known, p_is, p_value, title_of
+from glow_bt.terminal import table_console, terminal_progress
 
 if TYPE_CHECKING:
     from datafeeds.series import SeriesKey
 
 __all__ = ["print_series", "print_study", "series_name", "series_progress"]
-
-# Printed where nobody's terminal decides on the width.
-_PIPED_WIDTH = 120
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("Return", "total_return", "{:+.1%}"),
@@ -47,9 +43,7 @@ _WITH_INTERVALS = {"sharpe": "{:.2f}", "max_drawdown": "{:.0%}"}
 
 def print_study(metrics: Mapping[str, Any]) -> None:
     """Print a study's metrics as two tables on standard output."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPED_WIDTH)
+    console = table_console()
     strategies = metrics["strategies"]
     console.print(_performance_table(metrics))
     console.print(_model_table(metrics))
@@ -141,18 +135,15 @@ def series_progress() -> Iterator[Callable[[SeriesKey, int, int], None]]:
     Yields:
         A callback that takes a series, the steps that are dealt with, and all of them.
     """
-    console = Console(stderr=True)
     tasks: dict[SeriesKey, TaskID] = {}
     lock = Lock()
-    with Progress(
+    with terminal_progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.completed:.0f}/{task.total:.0f} bars"),
         _RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
     ) as progress:
 
         def show(key: SeriesKey, done: int, total: int) -> None:
@@ -172,9 +163,7 @@ def series_name(key: SeriesKey) -> str:
 
 def print_series(listed: Sequence[Mapping[str, Any]]) -> None:
     """Print what a store holds as a table."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPED_WIDTH)
+    console = table_console()
     table = Table()
     for name in ("exchange", "symbol", "kind", "timeframe"):
         table.add_column(name)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
+
+from glow_bt.terminal import TerminalDisplay, terminal_progress
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
 __all__ = ["RecordingProgress"]
 
 
-class RecordingProgress:
+class RecordingProgress(TerminalDisplay):
     """Shows how long a market has been recorded, and how many bars have closed.
 
     Nothing is shown where the console is not a terminal.
@@ -27,15 +28,14 @@ class RecordingProgress:
     """
 
     def __init__(self, symbol: str, seconds: float, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._progress = Progress(
+        progress = terminal_progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[passed]} of {task.fields[whole]}"),
             TextColumn("{task.fields[state]}", markup=False),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            console=console,
         )
+        super().__init__(progress)
         self._task = self._progress.add_task(
             f"recording {symbol}",
             total=seconds,
@@ -44,18 +44,6 @@ class RecordingProgress:
             state="connecting",
         )
         self._bars = 0
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def bars(self, closed: pd.DataFrame) -> None:
         """Count bars that have closed."""

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -26,21 +25,17 @@ from glow_bt.evaluation.risk_summary import (
     lowest,
     p_value,
 )
+from glow_bt.terminal import table_console, terminal_progress
 
 if TYPE_CHECKING:
     from glow_bt.evaluation.risk_study import RiskProgress
 
 __all__ = ["print_risk", "risk_progress"]
 
-# Printed where nobody's terminal decides on the width.
-_PIPED_WIDTH = 120
-
 
 def print_risk(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what risk.json holds as tables on standard output: models, then the lower tails."""
-    shown = console or Console()
-    if not shown.is_terminal:
-        shown = console or Console(width=_PIPED_WIDTH)
+    shown = console or table_console()
     models = report["models"]
     levels = list(next(iter(models.values()))["levels"])
     lower = [level for level in levels if float(level) < 0.5]
@@ -105,16 +100,14 @@ def risk_progress(console: Console | None = None) -> Iterator[RiskProgress]:
     Yields:
         A callback that takes a model's name, steps done and steps in all.
     """
-    shown = console or Console(stderr=True)
     tasks: dict[str, TaskID] = {}
-    with Progress(
+    with terminal_progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=shown,
-        disable=not shown.is_terminal,
+        console=console,
     ) as progress:
 
         def show(model: str, done: int, total: int) -> None:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from glow_bt.cli.options import ExampleCommand, load_bars, output_options
 from glow_bt.errors import ConfigError, GlowError
+from glow_bt.terminal import table_console
 
 if TYPE_CHECKING:
     from glow_bt.evaluation.leaks import Leak, LeakReport
@@ -111,9 +112,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(report: LeakReport) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPED_WIDTH)
+    console = table_console(_PIPED_WIDTH)
     if report.leaks:
         table = Table(title=f"{report.target} looks ahead")
         for heading in ("What", "First bar", "Looks ahead", "How it shows", "Line"):

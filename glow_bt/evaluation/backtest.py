@@ -11,6 +11,7 @@ import backtrader as bt
 import pandas as pd
 
 from glow_bt.bt import BybitPerpetual, GlowRecorder
+from glow_bt.bt.backtest_broker import BacktestBroker
 from glow_bt.bt.feed import ArrayFeed
 from glow_bt.bt.ledger import AccountLedger
 from glow_bt.errors import ConfigError
@@ -87,10 +88,10 @@ def run_backtest(
     cerebro.addstrategy(strategy, **(params or {}))
     cerebro.addanalyzer(GlowRecorder, _name="recorder")
     cerebro.addanalyzer(AccountLedger, _name="ledger")
-    broker = cerebro.broker
+    broker = BacktestBroker()
+    cerebro.setbroker(broker)
     broker.setcash(cash)
     broker.addcommissioninfo(BybitPerpetual() if commission is None else commission)
-    broker.set_int2pnl(False)  # keeps funding apart from commission, see AccountLedger
     broker.set_slippage_perc(slippage_bps * 1e-4, slip_open=True, slip_out=True)
     analyzers = cerebro.run()[0].analyzers
     ledger = analyzers.ledger

@@ -13,7 +13,7 @@ import signal
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -92,11 +92,13 @@ class Task:
         key: unique.
         label: how errors name it.
         arguments: returns what the function is called with; called when the task's turn comes.
+        after: key of a task whose result must have been yielded before, if there is one.
     """
 
     key: str
     label: str
     arguments: Callable[[], tuple[object, ...]]
+    after: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,9 @@ def run_tasks(
 ) -> Iterator[tuple[str, Any]]:
     """Call a function of a module once a task, and yield keys and results as they come.
 
+    Tasks that wait for others are called in rounds: of all that wait for nothing, so many that
+    every process is busy, in the order given. No task may wait for one that is not given.
+
     Workers that were started for it are gone when the iterator ends, by whatever.
 
     Raises:
@@ -146,7 +151,7 @@ def run_tasks(
             width = 1 if suspects else session.width
             begun: list[Task] = []
             reason: object = "its process ended"
-            calls = _calls(function, suspects or list(missing.values()), begun)
+            calls = _calls(function, suspects or _ready(missing, width), begun)
             try:
                 with closing(_results(calls, width, session)) as results:
                     for key, outcome in results:
@@ -162,6 +167,14 @@ def run_tasks(
                     losses[task.key] += 1
                     if losses[task.key] > session.retries:
                         raise _named(task, engine, reason)
+
+
+def _ready(missing: Mapping[str, Task], width: int | str) -> list[Task]:
+    """Return the tasks that wait for nothing; while others wait, as many as fill all processes."""
+    ready = [task for task in missing.values() if task.after not in missing]
+    if len(ready) == len(missing) or not isinstance(width, int):
+        return ready
+    return ready[: max(len(ready) // width, 1) * width]
 
 
 def _named(task: Task, engine: Engine, reason: object) -> TrainingError:

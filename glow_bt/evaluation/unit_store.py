@@ -181,6 +181,8 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
                 for name in value.keys() | other.keys()
                 if other.get(name) != value.get(name)
             ]
+        elif part == "start":
+            told.append("started at another model, or anew")
         else:
             told.append(f"other {part}")
     return "; ".join(sorted(told))

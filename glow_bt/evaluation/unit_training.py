@@ -67,6 +67,7 @@ def train_unit(
     unit: Unit,
     bars: pd.DataFrame,
     *,
+    start: Artifact | None = None,
     progress: Progress | None = None,
     checkpoints: Path | None = None,
 ) -> TrainedUnit:
@@ -78,13 +79,14 @@ def train_unit(
     Args:
         unit: what to train.
         bars: the unit's bars, see `Unit.bars_of`.
+        start: the model of the unit that this one starts at, if there is one.
         progress: called after each epoch.
         checkpoints: folder to save to after each epoch and to go on from.
     """
-    start = unit.fold.train.start
+    first = unit.fold.train.start
     fold = Fold(
         *(
-            range(block.start - start, block.stop - start)
+            range(block.start - first, block.stop - first)
             for block in (unit.fold.train, unit.fold.validation, unit.fold.test)
         )
     )
@@ -94,6 +96,7 @@ def train_unit(
             bars.iloc[: fold.validation.stop],
             unit.config,
             spec=unit.spec,
+            start=start,
             progress=progress,
             checkpoint_dir=checkpoints,
         )
@@ -113,13 +116,20 @@ def pack_bars(bars: pd.DataFrame) -> bytes:
     return bars.to_parquet()
 
 
-def train_packed(unit: Unit, key: str, packed_bars: bytes, checkpoints: Path | None) -> PackedUnit:
+def train_packed(
+    unit: Unit,
+    key: str,
+    packed_bars: bytes,
+    start: PackedUnit | None,
+    checkpoints: Path | None,
+) -> PackedUnit:
     """Train a unit in a process of its own.
 
     Args:
         unit: what to train.
         key: the unit's key where it was planned.
         packed_bars: see `pack_bars`.
+        start: the trained unit that this one starts at, if there is one.
         checkpoints: as `train_unit` takes it.
 
     Raises:
@@ -132,4 +142,5 @@ def train_packed(unit: Unit, key: str, packed_bars: bytes, checkpoints: Path | N
         )
 
     bars = pd.read_parquet(io.BytesIO(packed_bars))
-    return pack(train_unit(unit, bars, checkpoints=checkpoints))
+    before = None if start is None else start.unpack().artifact
+    return pack(train_unit(unit, bars, start=before, checkpoints=checkpoints))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any, cast
 import pandas as pd
 
 import glow_bt
+from glow_bt.errors import ConfigError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec
 from glow_bt.folds import Fold
 from glow_bt.ohlcv import bars_sha256
@@ -45,7 +47,7 @@ _DECIDING = (
 
 @dataclass(frozen=True)
 class Unit:
-    """What a model is made from; it depends on no other unit.
+    """What a model is made from; it depends on no other unit, but for the one it starts at.
 
     Attributes:
         number: of the fold, from 1; a name only.
@@ -54,6 +56,7 @@ class Unit:
         spec: features of a market state.
         bars_sha256: hash of the bars from the first that is trained on to the last tested.
         symbol: whose bars they are; a name only.
+        start: key of the unit at whose model training begins; None to begin anew.
     """
 
     number: int
@@ -62,6 +65,7 @@ class Unit:
     spec: FeatureSpec
     bars_sha256: str
     symbol: str = ""
+    start: str | None = None
 
     @property
     def label(self) -> str:
@@ -79,6 +83,7 @@ class Unit:
             "features": self.spec.to_dict(),
             "fold": {name: [block.start, block.stop] for name, block in blocks.items()},
             "bars": self.bars_sha256,
+            "start": self.start,
             "code": code_sha256(),
             "versions": library_versions(self.config.flow),
         }
@@ -99,6 +104,8 @@ def plan_units(
     config: TrainConfig,
     spec: FeatureSpec | None = None,
     symbol: str = "",
+    *,
+    warm_start: bool = False,
 ) -> list[Unit]:
     """Return one unit a fold, oldest first.
 
@@ -108,9 +115,15 @@ def plan_units(
         config: settings of every fold; its own split settings are replaced by the fold's.
         spec: features of a market state.
         symbol: whose bars they are.
+        warm_start: whether each unit but the first starts at the model of the one before.
+
+    Raises:
+        ConfigError: if a fold's training block ends before that of the fold it starts at.
     """
+    if warm_start:
+        _refuse_look_ahead(folds)
     index = cast("pd.DatetimeIndex", bars.index)
-    units = []
+    units: list[Unit] = []
     for number, fold in enumerate(folds, 1):
         settings = replace(
             config,
@@ -118,8 +131,20 @@ def plan_units(
             validation_until=index[fold.validation.stop].isoformat(),
         )
         digest = bars_sha256(bars.iloc[fold.train.start : fold.test.stop])
-        units.append(Unit(number, fold, settings, spec or DEFAULT_SPEC, digest, symbol))
+        start = units[-1].key if warm_start and units else None
+        units.append(Unit(number, fold, settings, spec or DEFAULT_SPEC, digest, symbol, start))
     return units
+
+
+def _refuse_look_ahead(folds: list[Fold]) -> None:
+    """Refuse folds of which one would start at weights that learnt from bars after its own."""
+    for before, after in itertools.pairwise(folds):
+        if before.train.stop > after.train.stop:
+            raise ConfigError(
+                "expected training blocks that end one after the other where folds start at the "
+                f"model before, found ends at bars {before.train.stop} and {after.train.stop}; "
+                "order the folds, or let each begin anew"
+            )
 
 
 @functools.cache

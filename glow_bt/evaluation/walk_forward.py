@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol, cast
 
 import pandas as pd
 
-from glow_bt.artifact import Artifact
+from glow_bt.artifact import Artifact, fingerprint
+from glow_bt.errors import ConfigError
 from glow_bt.evaluation.engines import Engine, Task, run_tasks
 from glow_bt.evaluation.unit_store import UnitStore
 from glow_bt.evaluation.unit_training import (
+    PackedUnit,
     TrainedUnit,
     pack,
     pack_bars,
@@ -117,11 +120,12 @@ def train_walk_forward(
     validation_fraction: float = 0.2,
     expanding: bool = True,
     spec: FeatureSpec | None = None,
+    warm_start: bool = False,
     store: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
     progress: UnitProgress | None = None,
 ) -> list[FoldModel]:
-    """Train one model a fold, each independently of the others.
+    """Train one model a fold, each independently of the others unless they start warm.
 
     The test spans follow one another without a hole over the last `test_fraction` of the bars;
     before each, a purge of the longest feature window, or `config.purge`, is left unused. Regime
@@ -137,6 +141,10 @@ def train_walk_forward(
         validation_fraction: share of each fold's past that validates.
         expanding: train on all of the past, or on a window of constant length.
         spec: features of a market state.
+        warm_start: whether the state flow of each fold begins at that of the fold before (see
+            `glow_bt.training.train`), which is quicker; folds are then trained one after the
+            other. A rolling window drops old bars from what is learnt from, but weights that
+            were passed on have seen them.
         store: see `train_units`.
         engine: see `train_units`.
         progress: see `train_units`.
@@ -159,13 +167,13 @@ def train_walk_forward(
         expanding=expanding,
         spec=spec,
     )
-    units = plan_units(bars, folds, config, spec)
+    units = plan_units(bars, folds, config, spec, warm_start=warm_start)
     trained = train_units(bars, units, store=store, engine=engine, progress=progress)
     return fold_models(bars, units, trained)
 
 
 def train_units(
-    bars: pd.DataFrame,
+    bars: pd.DataFrame | Mapping[str, pd.DataFrame],
     units: Sequence[Unit],
     *,
     store: str | os.PathLike[str] | None = None,
@@ -176,8 +184,9 @@ def train_units(
     """Train what is not there yet, on whatever engine, to the same bits.
 
     Args:
-        bars: the valid bar frame that the units were planned for.
-        units: in any order, of one or of several settings and seeds.
+        bars: the valid bar frame that the units were planned for; of several symbols, by symbol.
+        units: of one or of several symbols, settings and seeds, in any order, but a unit that
+            starts at another one's model after that one.
         store: folder that keeps every unit as soon as it is trained (see `UnitStore`), so that
             an interrupted call goes on from there. With engine local, a unit that was under way
             goes on from its last epoch.
@@ -189,11 +198,13 @@ def train_units(
         One a unit, in the order of `units`.
 
     Raises:
+        ConfigError: if a unit is to start at one that is not before it.
         ResultsError: if the store is something else, or holds something else where a unit
             belongs, or lacks a unit that may not be trained.
         ArtifactError: if a model in the store is damaged.
         As `glow_bt.evaluation.engines.run_tasks` and `glow_bt.training.train` do.
     """
+    _refuse_missing_starts(units)
     engine = engine or Engine()
     kept = None if store is None else UnitStore(store)
     if not train_missing and kept is not None:
@@ -205,62 +216,86 @@ def train_units(
     missing = {unit.key: unit for unit in units if unit.key not in found}
     if progress is not None:
         progress.begin(len(found) + len(missing), len(found))
-    train_all = _train_here if engine.in_process else _train_elsewhere
     if missing:
-        found |= train_all(bars, missing, kept, engine, progress)
+        work = _Work(bars, found, kept, progress)
+        (work.train_here if engine.in_process else partial(work.train_elsewhere, engine))(missing)
     return [found[unit.key] for unit in units]
 
 
-def _train_here(
-    bars: pd.DataFrame,
-    missing: Mapping[str, Unit],
-    store: UnitStore | None,
-    engine: Engine,
-    progress: UnitProgress | None,
-) -> dict[str, TrainedUnit]:
-    found = {}
-    for key, unit in missing.items():
-
-        def report(
-            flow: str, epoch: Epoch, max_epochs: int, num_features: int, label: str = unit.label
-        ) -> None:
-            if progress is not None:
-                progress.epoch(label, flow, epoch, max_epochs)
-
-        checkpoints = None if store is None else store.checkpoints(unit)
-        found[key] = train_unit(unit, unit.bars_of(bars), progress=report, checkpoints=checkpoints)
-        if store is not None:
-            store.save(unit, pack(found[key]))
-        if progress is not None:
-            progress.done(unit.label)
-    return found
+def _refuse_missing_starts(units: Sequence[Unit]) -> None:
+    before: set[str] = set()
+    for unit in units:
+        if unit.start is not None and unit.start not in before:
+            raise ConfigError(
+                f"expected the unit that {unit.label} starts at before it, found it missing; "
+                "give all units of a walk-forward, oldest first"
+            )
+        before.add(unit.key)
 
 
-def _train_elsewhere(
-    bars: pd.DataFrame,
-    missing: Mapping[str, Unit],
-    store: UnitStore | None,
-    engine: Engine,
-    progress: UnitProgress | None,
-) -> dict[str, TrainedUnit]:
-    beside = engine.name == "local"
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is trained, and where what comes of it goes."""
 
-    def arguments(unit: Unit) -> tuple[object, ...]:
+    bars: pd.DataFrame | Mapping[str, pd.DataFrame]
+    found: dict[str, TrainedUnit]
+    store: UnitStore | None
+    progress: UnitProgress | None
+
+    def train_here(self, missing: Mapping[str, Unit]) -> None:
+        for unit in missing.values():
+
+            def report(
+                flow: str, epoch: Epoch, max_epochs: int, width: int, label: str = unit.label
+            ) -> None:
+                if self.progress is not None:
+                    self.progress.epoch(label, flow, epoch, max_epochs)
+
+            trained = train_unit(
+                unit,
+                self._bars_of(unit),
+                start=None if unit.start is None else self.found[unit.start].artifact,
+                progress=report,
+                checkpoints=None if self.store is None else self.store.checkpoints(unit),
+            )
+            if self.store is not None:
+                self.store.save(unit, pack(trained))
+            self._done(unit, trained)
+
+    def train_elsewhere(self, engine: Engine, missing: Mapping[str, Unit]) -> None:
+        # The longest first, so that no process waits for one that began it last; of units that
+        # wait for others, those with the most behind them.
+        waits = any(unit.start in missing for unit in missing.values())
+        ordered = sorted(
+            missing.values(), key=lambda unit: (waits and unit.number, -len(unit.fold.train))
+        )
         # Processes on other machines do not see the store.
-        checkpoints = store.checkpoints(unit) if beside and store is not None else None
-        return unit, unit.key, pack_bars(unit.bars_of(bars)), checkpoints
+        beside = self.store if engine.name == "local" else None
+        tasks = [
+            Task(unit.key, unit.label, partial(self._arguments, unit, beside), unit.start)
+            for unit in ordered
+        ]
+        for key, packed in run_tasks(train_packed, tasks, engine):
+            if self.store is not None:
+                self.store.save(missing[key], packed)
+            self._done(missing[key], packed.unpack())
 
-    # The longest first, so that no process waits for one that began it last.
-    longest_first = sorted(missing.items(), key=lambda item: -len(item[1].fold.train))
-    tasks = [Task(key, unit.label, partial(arguments, unit)) for key, unit in longest_first]
-    found = {}
-    for key, packed in run_tasks(train_packed, tasks, engine):
-        if store is not None:
-            store.save(missing[key], packed)
-        found[key] = packed.unpack()
-        if progress is not None:
-            progress.done(missing[key].label)
-    return found
+    def _arguments(
+        self, unit: Unit, store: UnitStore | None
+    ) -> tuple[Unit, str, bytes, PackedUnit | None, Path | None]:
+        """Return what `train_packed` takes."""
+        start = None if unit.start is None else pack(self.found[unit.start])
+        checkpoints = None if store is None else store.checkpoints(unit)
+        return unit, unit.key, pack_bars(self._bars_of(unit)), start, checkpoints
+
+    def _bars_of(self, unit: Unit) -> pd.DataFrame:
+        bars = self.bars
+        return unit.bars_of(bars if isinstance(bars, pd.DataFrame) else bars[unit.symbol])
+
+    def _done(self, unit: Unit, trained: TrainedUnit) -> None:
+        self.found[unit.key] = trained
+        if self.progress is not None:
+            self.progress.done(unit.label)
 
 
 def fold_models(
@@ -269,7 +304,8 @@ def fold_models(
     """Return the models of one walk-forward with regime labels carried from fold to fold.
 
     Each model's labels are matched with those of the one before, over the bars that it was
-    trained on; so regime k keeps its meaning.
+    trained on; so regime k keeps its meaning. One that started at the model before names it, its
+    labels carried too, as its parent.
 
     Args:
         bars: the valid bar frame that the units were planned for.
@@ -283,6 +319,9 @@ def fold_models(
         if models:
             past = bars.iloc[unit.fold.train.start : unit.fold.train.stop]
             artifact = _relabelled(artifact, models[-1].artifact, past)
+            if unit.start is not None:
+                parent = fingerprint(models[-1].artifact)
+                artifact = replace(artifact, training=replace(artifact.training, parent=parent))
         test = unit.fold.test
         models.append(
             FoldModel(

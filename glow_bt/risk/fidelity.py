@@ -24,6 +24,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from glow_bt.errors import ConfigError, DataError, TooFewBarsError
+from glow_bt.statistics.bootstrap import resampled_positions
 
 __all__ = ["FidelityReport", "Statistic", "fidelity_report"]
 
@@ -162,10 +163,12 @@ def fidelity_report(
         raise DataError(f"expected real returns of shape (R,), found {np.shape(real)}")
     paths = paths[:, : own.shape[1]]
     statistics_of = _statistics(max_lag)
-    rows = own[0][_stationary_blocks(own.shape[1], resamples, block_length, seed)]
     at_real, at_paths = statistics_of(own)[0], statistics_of(paths)
     rank = 0.5 * ((at_paths < at_real).mean(axis=0) + (at_paths <= at_real).mean(axis=0))
-    resampled = statistics_of(rows)
+    draws = resampled_positions(
+        own.shape[1], draws=resamples, block_length=block_length, seed=seed
+    )
+    resampled = np.concatenate([statistics_of(own[0].take(rows)) for rows in draws])
     tail = (1 - coverage) / 2
     ends = np.quantile(resampled - resampled.mean(axis=0), [tail, 1 - tail], axis=0)
     centre = np.median(at_paths, axis=0)
@@ -231,20 +234,6 @@ def _lagged(first: Floats, second: Floats, lags: range) -> list[Floats]:
     a, b = (own - own.mean(axis=1, keepdims=True) for own in (first, second))
     scale = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
     return [np.einsum("kt,kt->k", a[:, :-lag], b[:, lag:]) / scale for lag in lags]
-
-
-def _stationary_blocks(
-    length: int, resamples: int, block_length: float, seed: int
-) -> npt.NDArray[np.intp]:
-    """Return positions (resamples, length): blocks of geometric lengths, wrapped at the end."""
-    rng = np.random.default_rng(seed)
-    begins = rng.random((resamples, length)) < 1 / block_length
-    begins[:, 0] = True
-    starts = rng.integers(length, size=(resamples, length))
-    steps = np.arange(length)
-    last = np.maximum.accumulate(np.where(begins, steps, 0), axis=1)
-    positions: npt.NDArray[np.intp] = np.take_along_axis(starts, last, axis=1) + steps - last
-    return positions % length
 
 
 def _as_paths(returns: npt.ArrayLike, kind: str, max_lag: int) -> Floats:

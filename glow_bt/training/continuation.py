@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -22,6 +22,7 @@ from glow_bt.training.config import TrainConfig
 from glow_bt.training.data import TrainingData
 from glow_bt.training.fitter import Progress
 from glow_bt.training.loop import Block, Epoch, fit_flow, mean_nll
+from glow_bt.training.warm_start import trainable
 
 __all__ = ["Continuation", "FlowAdaptation"]
 
@@ -79,7 +80,7 @@ class Continuation:
             Block(torch.from_numpy(x[data.rows(block)])) for block in (fold.train, fold.validation)
         )
         flow = artifact.state_flow
-        copy = _trainable(flow, lambda: make_flow(**describe_flow(flow)))
+        copy = trainable(flow, lambda: make_flow(**describe_flow(flow)))
         return self._adapted("state", flow, copy, learnt, judged, noise=self.config.noise)
 
     def returns(
@@ -109,7 +110,7 @@ class Continuation:
                 for s in slices
             )
             name = "return" if horizon == 1 else f"return_{horizon}"
-            copy = _trainable(flow, partial(UnivariateFlow, **flow.config))
+            copy = trainable(flow, partial(UnivariateFlow, **flow.config))
             # From scaled to log returns: -ln p(r) = -ln p(y) + ln unit.
             offset = float(np.log(unit[slices[1]]).mean())
             flows[horizon], outcomes[name] = self._adapted(
@@ -150,15 +151,6 @@ class Continuation:
             before, after if math.isfinite(after) else math.inf, taken, fit.history()
         )
         return (copy if outcome.kept else flow), outcome
-
-
-def _trainable(flow: _Built, build: Callable[[], _Built]) -> _Built:
-    """Return a float32 copy whose parameters are trained or not as in a newly built flow."""
-    # Building a flow draws its starting weights, which must not move the caller's stream.
-    with torch.random.fork_rng(devices=[]):
-        copy = build()
-    copy.load_state_dict(flow.state_dict())
-    return copy
 
 
 def _latest(block: Block, max_steps: int, batch_size: int) -> Block:

@@ -19,7 +19,7 @@ from glow_bt.training.config import TrainConfig
 from glow_bt.training.loop import Block, Epoch, FitResult, fit_flow
 from glow_bt.training.returns import HeldOut, ReturnFitter, member_names
 
-__all__ = ["FlowFitter", "Progress"]
+__all__ = ["FlowFitter", "Progress", "new_state_flow"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,17 +52,20 @@ class FlowFitter:
         self.progress = progress
         self.checkpoint_of = checkpoint_of
 
-    def fit_state_flow(self, train_x: Floats, validation_x: Floats) -> tuple[Flow, FitResult]:
-        """Fit the density of scaled states (N, D), judged on held-out ones."""
-        config = self.config
-        settings = config.flow_settings()
-        if config.base == "mixture":
-            settings["num_components"] = config.num_regimes
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would seed the accelerators too.
-            torch.default_generator.manual_seed(config.seed)
-            flow = make_flow(config.flow, train_x.shape[1], **settings)
+    def fit_state_flow(
+        self, train_x: Floats, validation_x: Floats, begin: Flow | None = None
+    ) -> tuple[Flow, FitResult]:
+        """Fit the density of scaled states (N, D), judged on held-out ones.
+
+        Args:
+            train_x: what is learnt from.
+            validation_x: the held-out ones.
+            begin: a float32 flow to go on from, which is changed; default a new one.
+        """
         train_block, validation_block = Block(_float32(train_x)), Block(_float32(validation_x))
+        if begin is not None:
+            return begin, self._fit(begin, train_block, validation_block)
+        flow = new_state_flow(self.config, train_x.shape[1])
         if (tails := tails_of(flow)) is not None:
             tails.fit(train_block.x)
         return flow, self._fit(flow, train_block, validation_block)
@@ -104,6 +107,17 @@ class FlowFitter:
         )
         flow.double().requires_grad_(False)
         return fit
+
+
+def new_state_flow(config: TrainConfig, num_features: int) -> Flow:
+    """Return a state flow of a config's settings with weights of its seed."""
+    settings = config.flow_settings()
+    if config.base == "mixture":
+        settings["num_components"] = config.num_regimes
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerators too.
+        torch.default_generator.manual_seed(config.seed)
+        return make_flow(config.flow, num_features, **settings)
 
 
 def _float32(array: Floats) -> torch.Tensor:

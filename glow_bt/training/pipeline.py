@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 import glow_bt
-from glow_bt.artifact import Artifact, ReturnModel, TrainingRecord
+from glow_bt.artifact import Artifact, ReturnModel, TrainingRecord, fingerprint
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ConfigError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec, Scaler
@@ -34,6 +34,7 @@ from glow_bt.training.fitter import FlowFitter, Progress
 from glow_bt.training.loop import FitResult
 from glow_bt.training.measure import gaussian_nll, measure, measure_returns
 from glow_bt.training.returns import member_names
+from glow_bt.training.warm_start import check_start, state_flow_at
 
 __all__ = ["library_versions", "probes", "regimes_of", "train"]
 
@@ -49,6 +50,7 @@ def train(
     *,
     spec: FeatureSpec | None = None,
     previous: Artifact | None = None,
+    start: Artifact | None = None,
     progress: Progress | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> Artifact:
@@ -60,12 +62,17 @@ def train(
     before the test block, by cross-validation (see `glow_bt.training.returns`). Torch runs on one
     thread, and its global random state is left as it was.
 
+    A model to start from gives the state flow its weights, and no more: all else is fitted to
+    these bars. The members of the return flow begin anew, for each leaves out a block of bars to
+    be judged by, and those of an earlier model have learnt from most of it.
+
     Args:
         bars: a bar frame (see `glow_bt.ohlcv`).
         config: settings; default `TrainConfig()`.
         spec: features of a market state; default the 16 of `DEFAULT_SPEC`.
         previous: the model before this one, whose regime labels the new ones are matched to.
             Without it regimes are numbered by volatility, the calmest first.
+        start: an earlier model at whose state flow training begins; default a new flow.
         progress: called after each epoch (see `TrainingProgress`).
         checkpoint_dir: where to save after each epoch; an interrupted call with the same bars
             and settings goes on from there, to the same result.
@@ -76,8 +83,10 @@ def train(
     Raises:
         DataError: if the bars break their contract.
         TooFewBarsError: if a block is too short; says how many bars are needed.
-        ConfigError: if the dates or the purge cannot work, or `previous` has other features or
-            another number of regimes.
+        ConfigError: if the dates or the purge cannot work, `previous` has other features or
+            another number of regimes, or `start` other features, another state flow or another
+            bar interval.
+        LookAheadError: if `start` has learnt from bars after the training block.
         FeatureError: if a feature is constant in the training block.
         MissingExtraError: if the family of the state flow needs a package that is not installed.
         TrainingError: if no epoch gave a finite likelihood.
@@ -88,11 +97,13 @@ def train(
     _check_previous(previous, config, spec)
     bars = validate_bars(bars)
     fold = divide(bars, config, spec)
+    if start is not None:
+        check_start(start, config, spec, bars, fold)
     data = prepare(bars, config, spec)
-    checkpoint_of = _checkpoint_maker(checkpoint_dir, bars, config, spec)
+    checkpoint_of = _checkpoint_maker(checkpoint_dir, bars, config, spec, start)
     fitter = FlowFitter(config, progress, checkpoint_of)
     with one_thread():
-        artifact = _train_fold(bars, data, fold, config, spec, previous, fitter)
+        artifact = _train_fold(bars, data, fold, config, spec, previous, start, fitter)
     fitter.remove_checkpoints()
     return artifact
 
@@ -104,13 +115,15 @@ def _train_fold(
     config: TrainConfig,
     spec: FeatureSpec,
     previous: Artifact | None,
+    start: Artifact | None,
     fitter: FlowFitter,
 ) -> Artifact:
     train_rows, validation_rows = data.rows(fold.train), data.rows(fold.validation)
     scaler = Scaler.fit(data.features[train_rows], spec.names)
     x = scaler.transform(data.features)
     gaussian = gaussian_nll(x[train_rows])
-    state_flow, state_fit = fitter.fit_state_flow(x[train_rows], x[validation_rows])
+    begin = None if start is None else state_flow_at(start.state_flow, start.scaler, scaler)
+    state_flow, state_fit = fitter.fit_state_flow(x[train_rows], x[validation_rows], begin)
     returns, held_out_returns = fitter.fit_returns(bars.iloc[: fold.validation.stop])
     # Products of another number of rows differ in their last bits: none that come later take part.
     latents, log_prob = _encode(state_flow, x[: validation_rows.stop])
@@ -143,7 +156,7 @@ def _train_fold(
         regimes=_fit_regimes(state_flow, latents, data, train_rows, config, previous),
         probe=probes(x[validation_rows]),
         return_probe=probes(_contexts(returns, bars.iloc[: fold.validation.stop])),
-        training=_record(bars, fold, config, metrics, history),
+        training=_record(bars, fold, config, metrics, history, start),
     )
 
 
@@ -221,6 +234,7 @@ def _record(
     config: TrainConfig,
     metrics: dict[str, float],
     history: dict[str, dict[str, list[float]]],
+    start: Artifact | None,
 ) -> TrainingRecord:
     used = bars.iloc[fold.train.start : fold.validation.stop]
     return TrainingRecord(
@@ -234,6 +248,7 @@ def _record(
         metrics=metrics,
         history=history,
         versions=library_versions(config.flow),
+        parent=None if start is None else fingerprint(start),
     )
 
 
@@ -257,6 +272,7 @@ def _checkpoint_maker(
     bars: pd.DataFrame,
     config: TrainConfig,
     spec: FeatureSpec,
+    start: Artifact | None,
 ) -> Callable[[str], Checkpoint | None]:
     if folder is None:
         return lambda _: None
@@ -265,6 +281,7 @@ def _checkpoint_maker(
         "spec": spec.to_dict(),
         "versions": library_versions(config.flow),
         "bars": bars_sha256(bars),
+        "start": None if start is None else fingerprint(start),
     }
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return lambda name: Checkpoint(Path(folder) / f"{name}.checkpoint.safetensors", key)

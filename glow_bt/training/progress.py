@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from glow_bt.terminal import TerminalDisplay, terminal_progress
 from glow_bt.training.loop import Epoch
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["TrainingProgress"]
 
 
-class TrainingProgress:
+class TrainingProgress(TerminalDisplay):
     """Shows epochs and losses of each flow while it trains, and bits per dimension of an NLL.
 
     Nothing is shown where the console is not a terminal.
@@ -30,30 +32,17 @@ class TrainingProgress:
     """
 
     def __init__(self, console: Console | None = None, judged: str = "held out") -> None:
-        self._console = console or Console(stderr=True)
-        self._judged = judged
-        self._progress = Progress(
+        progress = terminal_progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            console=console,
         )
+        super().__init__(progress)
+        self._judged = judged
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def __call__(self, flow: str, epoch: Epoch, max_epochs: int, num_features: int) -> None:
         """Show one epoch of the flow of that name."""

@@ -163,3 +163,9 @@ def test_a_used_up_account_stops_trading(caplog):
 def test_settings_that_cannot_work_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         run_scheduled([0.5], **setting)
+
+
+def test_copies_of_orders_that_were_told_are_not_kept():
+    strategy = run_scheduled([0.2, 0.9] * 30, dead_band=0.01)
+    assert len(fills_of(strategy)) > 10
+    assert strategy._orders == []

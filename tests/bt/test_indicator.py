@@ -12,6 +12,7 @@ from glow_bt.risk.recalibration import Recalibration
 from glow_bt.scoring import SCORE_COLUMNS, Scorer, StreamState
 from glow_bt.training import TrainConfig, train
 from tests.bt.market import (
+    WINDOW,
     LineProbe,
     PeekingScorer,
     WindowScorer,
@@ -280,3 +281,49 @@ def test_a_run_in_one_call_leaves_no_state_to_save():
     )
     with pytest.raises(ConfigError, match="run Cerebro with runonce=False"):
         _ = strategy.glow.stream_state
+
+
+class Looks(bt.Strategy):
+    """Looks at the lines in every way that there is, and at an indicator on one of them."""
+
+    def __init__(self):
+        self.glow = GlowIndicator(self.data, model=WindowScorer())
+        self.average = bt.indicators.SMA(self.glow.lines.confidence, period=3)
+        self.rows = []
+
+    def next(self):
+        glow, lines = self.glow, self.glow.lines
+        assert len(glow) == len(self.data) == len(lines.var)
+        now = glow.current_scores()
+        np.testing.assert_array_equal(now, [line[0] for line in lines])
+        assert glow[-1] == lines.log_prob[-1] == lines.log_prob.get(size=2)[0]
+        assert lines.log_prob.get(ago=-1)[0] == glow[-1]
+        assert self.average[0] == pytest.approx(np.mean(lines.confidence.get(size=3)))
+        self.rows.append(now)
+
+
+@pytest.mark.parametrize("settings", [{}, {"runonce": False}, {"exactbars": 1}], ids=str)
+def test_lines_may_be_looked_at_in_any_way_in_any_mode(settings):
+    bars = random_bars(40)
+    strategy = run_strategy(cerebro_over(bars, **settings), Looks)
+    np.testing.assert_allclose(strategy.rows, scores_of(bars)[WINDOW + 1 :], rtol=1e-12)
+    assert len(strategy.rows) == 40 - WINDOW - 1
+
+
+def test_moving_the_lines_by_hand_is_what_backtrader_does():
+    class Plain(bt.Indicator):
+        lines = SCORE_COLUMNS
+
+    class Both(bt.Strategy):
+        def __init__(self):
+            self.pair = GlowIndicator(self.data, model=WindowScorer()), Plain(self.data)
+
+    strategy = run_strategy(cerebro_over(random_bars(20)), Both)
+    for move in (("forward", 1.0, 3), ("rewind", 5), ("advance", 2), ("home",), ("advance",)):
+        for own in strategy.pair:
+            getattr(own, move[0])(*move[1:])
+        ours, theirs = (
+            [(len(i), i.buflen(), i.lines[k].idx) for k in range(7)] for i in strategy.pair
+        )
+        assert ours == theirs
+    assert list(strategy.pair[0].lines.cvar.array[-3:]) == [1.0] * 3

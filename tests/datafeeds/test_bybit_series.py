@@ -1,9 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datafeeds.bybit_markets import Market
 from datafeeds.bybit_series import grid_of, series_of
+from datafeeds.bybit_time import TIMEFRAMES
 from datafeeds.series import KINDS, SeriesKey
 from glow_bt.errors import ConfigError, FeedError, SymbolError
 from tests.datafeeds.bybit_faults import FAULTS
@@ -43,6 +46,32 @@ def test_funding_has_no_timeframe_and_a_grid_of_hours():
 def test_questions_have_the_names_of_their_endpoint(kind, params):
     question = series_of(MARKET, kind, "1h").question(9, 1, 2)
     assert question.params == {"category": "linear", "symbol": "BTCUSDT", "limit": 9, **params}
+
+
+STAMPS = st.integers(-(10**12), 4 * 10**12)
+SERIES = [series_of(MARKET, "bars", name) for name in TIMEFRAMES]
+SERIES += [series_of(MARKET, "funding_rate", ""), series_of(MARKET, "open_interest", "5m")]
+
+
+@given(
+    st.sampled_from(SERIES),
+    STAMPS,
+    st.one_of(st.none(), STAMPS),
+    st.integers(0, 50),
+    st.integers(0, 10**9),
+)
+def test_what_is_closed_is_the_grid_in_the_span_as_far_as_it_can_be_had(
+    series, since, until, steps, extra
+):
+    """Bars when they have closed; a funding rate at its stamp."""
+    now = since + steps * series.step_ms + extra % series.step_ms
+    needed = series.step_ms if series.kind.regular else 0
+    expected = [
+        stamp
+        for stamp in range(series.ceil(since), now + 1, series.step_ms)
+        if stamp + needed <= now and (until is None or stamp < until)
+    ]
+    assert list(series.closed(since, until, now)) == expected
 
 
 def test_no_question_begins_before_1970():

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from datafeeds.bybit_time import (
     TIMEFRAMES,
     as_utc,
-    closed_opens,
     timeframe_of,
     to_epoch_ms,
     windows,
@@ -76,21 +75,6 @@ def test_epoch_milliseconds_of_any_year(text):
     utc = dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
     expected = (utc - epoch) / dt.timedelta(milliseconds=1)
     assert to_epoch_ms(moment) == expected
-
-
-@given(
-    ANY_TIMEFRAME, STAMPS, st.one_of(st.none(), STAMPS), st.integers(0, 50), st.integers(0, 10**9)
-)
-def test_closed_opens_are_the_grid_in_the_span_and_closed(timeframe, since, until, bars, extra):
-    now = since + bars * timeframe.step_ms + extra % timeframe.step_ms
-    first = timeframe.ceil(since)
-    grid = range(first, now + 1, timeframe.step_ms)
-    expected = [
-        stamp
-        for stamp in grid
-        if stamp + timeframe.step_ms <= now and (until is None or stamp < until)
-    ]
-    assert list(closed_opens(timeframe, since, until, now)) == expected
 
 
 @given(STAMPS, st.integers(0, 5000), st.integers(1, 10**6), st.integers(1, 1500))

@@ -58,6 +58,29 @@ def test_a_task_whose_worker_was_lost_is_tried_again(tmp_path):
     assert (tmp_path / "mark").exists()
 
 
+def chains(count, length, mark):
+    """Tasks of which each waits for the one before in its chain, the ends of chains last."""
+    return [
+        Task(
+            f"{chain}.{number}",
+            f"task {chain}.{number}",
+            lambda number=number: (number, str(mark)),
+            f"{chain}.{number - 1}" if number else None,
+        )
+        for number in range(length)
+        for chain in range(count)
+    ]
+
+
+def test_tasks_wait_for_those_they_come_after_though_a_worker_is_lost(tmp_path):
+    found = list(run_tasks(unit_tasks.die_once, chains(3, 2, tmp_path / "mark"), TWO))
+    assert (tmp_path / "mark").exists()
+    assert sorted(found) == [(f"{chain}.{n}", n) for chain in range(3) for n in range(2)]
+    order = [key for key, _ in found]
+    for chain in range(3):
+        assert order.index(f"{chain}.0") < order.index(f"{chain}.1")
+
+
 def test_a_task_that_loses_every_worker_is_named_and_its_neighbour_is_not():
     given = tasks((0,), (1,), (2,))
     begun = time.monotonic()

@@ -6,17 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from glow_bt.artifact import fingerprint
 from glow_bt.artifact.manifest import manifest_of, tensors_of
 from glow_bt.errors import ConfigError, ResultsError, TooFewBarsError
 from glow_bt.evaluation import unit_training
+from glow_bt.evaluation.engines import Engine
+from glow_bt.evaluation.unit_store import UnitStore
+from glow_bt.evaluation.unit_training import TrainedUnit, pack
 from glow_bt.evaluation.units import plan_units
 from glow_bt.evaluation.walk_forward import (
     divide_walk_forward,
+    fold_models,
     train_units,
     train_walk_forward,
 )
 from glow_bt.scoring import Scorer
-from tests.models import small_config, sp500_bars
+from tests.models import small_artifact, small_config, sp500_bars
 
 SETTINGS = {"n_folds": 2, "test_fraction": 0.3, "validation_fraction": 0.2}
 
@@ -151,6 +156,96 @@ def test_a_unit_depends_on_no_other(bars, models):
     found, expected = tensors_of(alone.artifact), tensors_of(models[1].artifact)
     for name, tensor in found.items():
         assert name.startswith("regimes.") or tensor.equal(expected[name]), name
+
+
+@pytest.fixture(scope="module")
+def warm(bars):
+    return train_walk_forward(bars, small_config(), warm_start=True, **SETTINGS)
+
+
+def test_a_warm_fold_starts_at_the_model_before_and_names_it(models, warm):
+    assert_same(warm[:1], models[:1])
+    assert warm[1].artifact.training.parent == fingerprint(warm[0].artifact)
+    assert warm[1].scores["validation_nll"] != models[1].scores["validation_nll"]
+    found, cold = tensors_of(warm[1].artifact), tensors_of(models[1].artifact)
+    for name, tensor in found.items():
+        if name.startswith("returns_"):
+            assert tensor.equal(cold[name]), name  # its members begin anew
+
+
+def test_warm_folds_of_two_processes_are_the_same_to_the_last_bit(bars, warm):
+    found = train_walk_forward(
+        bars,
+        small_config(),
+        warm_start=True,
+        engine=Engine(jobs=2),
+        progress=(seen := Seen()),
+        **SETTINGS,
+    )
+    assert_same(found, warm)
+    assert seen.labels == ["fold 1, seed 0", "fold 2, seed 0"]
+
+
+def test_an_interrupted_warm_call_goes_on_where_it_was(bars, tmp_path, warm):
+    folds = divide_walk_forward(bars, small_config(), **SETTINGS)
+    first, second = plan_units(bars, folds, small_config(), warm_start=True)
+    UnitStore(tmp_path).save(first, pack(TrainedUnit(warm[0].artifact, warm[0].scores)))
+
+    def call(progress):
+        return train_units(bars, [first, second], store=tmp_path, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        call(Seen(stop_at=("fold 2, seed 0", "state", 2)))
+    trained = call(seen := Seen())
+    assert seen.begun == [(2, 1)]
+    assert seen.epochs[0] == ("fold 2, seed 0", "state", 3)
+    assert_same(fold_models(bars, [first, second], trained), warm)
+
+
+def test_a_cold_unit_is_never_taken_for_a_warm_one(bars, tmp_path, monkeypatch):
+    folds = divide_walk_forward(bars, small_config(), **SETTINGS)
+    cold, warm = (
+        plan_units(bars, folds, small_config(), warm_start=warm_start)
+        for warm_start in (False, True)
+    )
+    other = plan_units(bars, folds, small_config(clip_norm=4.9), warm_start=True)
+    assert cold[0].key == warm[0].key
+    assert len({unit.key for unit in (*cold, *warm, *other)}) == 5
+    artifact = small_artifact()
+    monkeypatch.setattr(unit_training, "train", lambda *_, **__: artifact)
+    monkeypatch.setattr(unit_training, "unit_scores", lambda *_: {})
+    train_units(bars, cold, store=tmp_path)
+    with pytest.raises(ResultsError, match=r"another config \(started at another model, or anew"):
+        train_units(bars, warm, store=tmp_path, train_missing=False)
+    train_units(bars, warm, store=tmp_path, progress=(seen := Seen()))
+    assert (seen.begun, seen.labels) == ([(2, 1)], ["fold 2, seed 0"])
+
+
+def test_units_and_folds_out_of_order_are_refused_where_they_start_at_one_another(bars):
+    folds = divide_walk_forward(bars, small_config(), **SETTINGS)
+    _, second = plan_units(bars, folds, small_config(), warm_start=True)
+    with pytest.raises(ConfigError, match="that fold 2, seed 0 starts at before it"):
+        train_units(bars, [second])
+    with pytest.raises(ConfigError, match="training blocks that end one after the other"):
+        plan_units(bars, folds[::-1], small_config(), warm_start=True)
+
+
+def test_several_symbols_are_trained_each_on_its_own_bars(bars, monkeypatch):
+    artifact = small_artifact()
+    monkeypatch.setattr(unit_training, "train", lambda *_, **__: artifact)
+    monkeypatch.setattr(
+        unit_training, "unit_scores", lambda _, own, __: {"close": own.close.iloc[-1]}
+    )
+    histories, units = {"one": bars, "other": bars.iloc[:-10]}, []
+    for symbol, own in histories.items():
+        folds = divide_walk_forward(own, small_config(), **SETTINGS)
+        units += plan_units(own, folds, small_config(), symbol=symbol)
+    trained = train_units(histories, units, progress=(seen := Seen()))
+    for unit, result in zip(units, trained, strict=True):
+        last = histories[unit.symbol].close.iloc[unit.fold.test.stop - 1]
+        assert result.scores == {"close": last}
+    assert seen.labels[0] == "one fold 1, seed 0"
+    assert seen.labels[-1] == "other fold 2, seed 0"
 
 
 def test_units_may_be_taken_from_the_store_only(bars, tmp_path, models):
