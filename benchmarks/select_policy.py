@@ -48,7 +48,9 @@ def main(btc: str | None) -> None:
     if btc is not None:
         markets["BTC hourly"] = read_bars(btc)
     columns = {name: column(name, bars) for name, bars in markets.items()}
-    print("Sharpe ratio / max drawdown / turnover a year, after costs, mean over seeds; walk-forward")
+    print(
+        "Sharpe ratio / max drawdown / turnover a year, after costs, mean over seeds; walk-forward"
+    )
     print(f"with four folds over the last 60 % of the first {SHARE:.0%} of each history.\n")
     print(f"| what differs from the default | {' | '.join(markets)} |")
     print(f"|---|{'---|' * len(markets)}")

@@ -253,7 +253,11 @@ class ScoreAverage:
 
         Args:
             bar: number of the bar; the same number again replaces what was said of it before.
-            confidence: as of `target_exposure`; so for the rest.
+            confidence: in [0, 1], how usual the market state is.
+            in_distribution: 1 (or True) inside the likelihood filter, 0 outside.
+            var: lower quantile of the log return that the model forecasts.
+            cvar: mean log return below it; counts only with an ES budget.
+            var_error: standard error of the VaR; counts only with an error_margin above 0.
 
         Returns:
             Averages of confidence, in_distribution (1 if any confidence is left, else 0), var,

@@ -50,7 +50,7 @@ class VolatilityTarget(ExposureStrategy):
         periods_per_year: bars a year (`glow_bt.ohlcv.periods_per_year`).
         start: as for `BuyAndHold`.
         leverage_cap: largest exposure, of which 99 % is used.
-        dead_band: smallest change of exposure worth an order, before costs.
+        dead_band: how far exposure may be from the one wanted without an order, before costs.
         cost_rate: cost of trading one unit of notional one way; widens the dead-band.
 
     Raises:

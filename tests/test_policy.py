@@ -189,8 +189,16 @@ def test_exposure_is_side_times_twice_the_confidence_times_limit():
 
 @pytest.mark.parametrize(
     ("stance", "direction", "side"),
-    [(1.0, 0.0, 1.0), (1.0, 0.7, 1.0), (1.0, -0.3, 0.7), (1.0, -1.0, 0.0), (0.0, -0.3, -0.3)]
-    + [(-1.0, 0.0, -1.0), (-1.0, 0.4, -0.6), (0.5, -0.8, -0.3)],
+    [
+        (1.0, 0.0, 1.0),
+        (1.0, 0.7, 1.0),
+        (1.0, -0.3, 0.7),
+        (1.0, -1.0, 0.0),
+        (0.0, -0.3, -0.3),
+        (-1.0, 0.0, -1.0),
+        (-1.0, 0.4, -0.6),
+        (0.5, -0.8, -0.3),
+    ],
 )
 def test_the_direction_moves_the_stance(stance, direction, side):
     params = replace(DEFAULTS, stance=stance)

@@ -26,7 +26,18 @@ def trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         (
             "--dead-band",
             PolicyParams.dead_band,
-            "Smallest change of exposure traded; costs add to it.",
+            "How far exposure may be from the one wanted; costs add to it.",
+        ),
+        (
+            "--half-life",
+            PolicyParams.half_life,
+            "Bars after which a bar counts half in the averages of likelihood and VaR that are "
+            "traded on; 0 goes by the current bar alone.",
+        ),
+        (
+            "--stance",
+            PolicyParams.stance,
+            "Side taken where there is no evidence of a direction: 1 holds the asset, 0 stays out.",
         ),
         ("--leverage-cap", PolicyParams.leverage_cap, "Largest exposure over equity."),
         (
@@ -69,6 +80,14 @@ def trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="Also run the strategy with a part left out, on the same scores.",
     )(function)
+    function = click.option(
+        "--trials",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Settings that were tried before these, on whatever bars; a search's add to them. "
+        "The deflated Sharpe ratio counts them.",
+    )(function)
     return click.option("--long-only", is_flag=True, help="Never short.")(function)
 
 
@@ -104,7 +123,7 @@ def contenders(
         "leverage_cap": trading["leverage_cap"],
         "cost_rate": max(fee_of(trading), 0.0) + trading["slippage_bps"] / 1e4,
     }
-    own = ("risk_budget", "es_budget", "error_margin", "long_only")
+    own = ("risk_budget", "es_budget", "error_margin", "stance", "half_life", "long_only")
     policy = {**shared, **{name: trading[name] for name in own}}
     risk = {"horizon": trading["var_horizon"], "recalibrate": trading["recalibrate"]}
     yearly = {"periods_per_year": periods_per_year(bars)}
@@ -122,7 +141,7 @@ def _ablations(
     bars: pd.DataFrame,
     models: Sequence[FoldModel] | Artifact,
 ) -> list[Contender]:
-    """Return GLOW without one part each, and with a coin for a direction.
+    """Return GLOW without one part each, by the direction alone, and with a coin for a direction.
 
     The coin is tossed anew after as many bars as the direction looks ahead.
     """
@@ -135,8 +154,10 @@ def _ablations(
     limit = usual_var_limit(bars, models, PolicyParams(**policy), horizon=trading["var_horizon"])
     changes: dict[str, dict[str, Any]] = {
         "no_filter": {"use_filter": False},
-        "no_direction": {"use_direction": False},
+        "no_direction": {"use_direction": False, "stance": policy["stance"] or 1.0},
         "no_var_sizing": {"constant_limit": limit},
+        "no_averaging": {"half_life": 0.0},
+        "direction_alone": {"stance": 0.0},
         "random_direction": {
             "random_direction": trading["seed"],
             "toss_every": artifact.training.config["direction_horizon"],

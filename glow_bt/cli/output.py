@@ -51,7 +51,8 @@ def print_study(metrics: Mapping[str, Any]) -> None:
     if idle:
         console.print(
             f"No order was placed by {', '.join(idle)}: what was wanted stayed within the "
-            "dead-band, which costs widen, or there was no evidence for a direction."
+            "dead-band, which costs widen, or there was neither a stance nor evidence for a "
+            "direction."
         )
     statistics = metrics.get("statistics")
     if statistics is not None:

@@ -24,17 +24,20 @@ from glow_bt.evaluation.written import known, p_is, p_value, percent, title_of
 __all__ = ["verdict", "write_summary_page"]
 
 _BENCHMARK = "buy_and_hold"
-# What is hoped for: see the issue of walk-forward in README.
+# Share of the market's drawdown that a strategy like this should stay below.
 _MOST_DRAWDOWN = 0.6
 _CONTENDERS = {
-    "glow": "direction x confidence x VaR limit inside the likelihood filter, flat outside",
+    "glow": "side (the stance, moved by the direction) x familiarity x VaR limit, averaged over the "
+    "last bars",
     "buy_and_hold": "99 % of the equity bought at the first unseen bar and held",
     "volatility_target": "long at 20 % a year over the volatility of the last 60 bars",
-    "no_filter": "GLOW, but likelihood does not count: every bar is inside the filter and has "
-    "confidence 1",
-    "no_direction": "GLOW, but always long: confidence x VaR limit inside the filter",
-    "no_var_sizing": "GLOW, but direction x confidence x a constant, the median VaR limit on bars "
-    "before the first unseen one",
+    "no_filter": "GLOW, but likelihood does not count: every bar is familiar",
+    "no_direction": "GLOW, but the direction does not count: the stance alone, or long without one",
+    "no_var_sizing": "GLOW, but with a constant, the median VaR limit on bars before the first "
+    "unseen one, in place of the VaR limit",
+    "no_averaging": "GLOW, but by the current bar alone",
+    "direction_alone": "GLOW, but without a stance: out of the market, long or short as the "
+    "direction says",
     "random_direction": "GLOW, but a coin gives the direction, 1 or -1, for as many bars as the "
     "direction looks ahead; one seed",
 }
@@ -101,7 +104,8 @@ def verdict(metrics: Mapping[str, Any]) -> list[str]:
     if not own["n_orders"]:
         said.append(
             "GLOW placed no order: what it wanted to hold stayed within the dead-band, which "
-            "costs widen, or there was no evidence for a direction. There is nothing to judge."
+            "costs widen, or there was neither a stance nor evidence for a direction. There is "
+            "nothing to judge."
         )
     if other is None:
         return said

@@ -416,6 +416,6 @@ def test_a_ruined_account_stays_ruined(tmp_path):
     values["strategy"]["ruined"] = True
     file.write_text(json.dumps(values))
     again(tmp_path, 20, END)
-    assert PaperState.read(tmp_path).strategy == {"ruined": True}
+    assert PaperState.read(tmp_path).strategy["ruined"] is True
     fills = pd.read_csv(tmp_path / "trades.csv", parse_dates=["created"])
     assert fills["created"].max() < BARS.index[20]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from glow_bt.evaluation.backtest import run_backtest
-from glow_bt.policy import PolicyParams, target_exposure
+from glow_bt.policy import PolicyParams, ScoreAverage, target_exposure
 from glow_bt.scoring import SCORE_COLUMNS, ScheduledScorer, Scorer
 from strategies.glow_strategy import GlowStrategy
 from tests.bt.market import LineProbe, cerebro_over, run_strategy
@@ -22,7 +22,7 @@ BORDER = WARM_UP + 70
 CUTS = (WARM_UP, WARM_UP + 1, BORDER - 1, BORDER, WARM_UP + COUNT - 2)
 # A matrix product of fewer rows may round otherwise. With as many rows nothing may move at all.
 ROUNDING = 1e-9
-POLICY = {"risk_budget": 0.2, "dead_band": 0.0}
+POLICY = {"risk_budget": 0.01, "dead_band": 0.0, "half_life": 3.0}
 
 
 class PeekingScorer:
@@ -87,9 +87,16 @@ def lines(bars, scorer):
 
 def targets(bars, scorer):
     params = PolicyParams(**POLICY)
-    decided = ["direction", "confidence", "in_distribution", "var"]
-    rows = scores(bars, scorer)[decided].to_numpy()
-    return pd.DataFrame({"target": [target_exposure(*row, params) for row in rows]}, bars.index)
+    average = ScoreAverage(params)
+    decided = ["confidence", "in_distribution", "var"]
+    said = scores(bars, scorer)
+    wanted = [
+        target_exposure(direction, *average.update(bar, *row)[:3], params)
+        for bar, (direction, row) in enumerate(
+            zip(said["direction"], said[decided].to_numpy(), strict=True)
+        )
+    ]
+    return pd.DataFrame({"target": wanted}, bars.index)
 
 
 def trades(bars, scorer, strategy=GlowStrategy):
