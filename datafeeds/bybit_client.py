@@ -9,7 +9,7 @@ The only module that imports ccxt. It sends requests and turns every failure int
 - `datafeeds.bybit_klines`: rows
 - `datafeeds.bybit_source`, `bybit_draft`, `bybit_edges`, `bybit_pager`: complete windows
 - `datafeeds.bybit_pages`: several at once
-- `datafeeds.bybit_retry`, `bybit_rate`: patience
+- `datafeeds.bybit_retry`, `bybit_rate`, `bybit_connections`: patience, and its end
 - `datafeeds.bybit_keys`, `bybit_address`: what is not told
 """
 
@@ -37,10 +37,11 @@ from datafeeds.bybit_answers import (
     ongoing_maintenance,
     server_time_ms,
 )
+from datafeeds.bybit_connections import OpenConnections
 from datafeeds.bybit_fetching import HistoryClient
 from datafeeds.bybit_keys import ApiKeys
 from datafeeds.bybit_rate import RateLimiter
-from datafeeds.bybit_retry import RetryPolicy
+from datafeeds.bybit_retry import RetryPolicy, UnclearRefusalError
 from datafeeds.bybit_series import Question
 from glow_bt.errors import (
     ClockSkewError,
@@ -64,6 +65,7 @@ _METHODS = {
 _CLOCK_GOOD_S = 30.0
 _INSTRUMENTS = "v5/market/instruments-info"
 _ABOUT_TO_BE = "PreLaunch"
+_UNCLEAR_PAUSE_S = 1.0
 _RESET_HEADER = "x-bapi-limit-reset-timestamp"
 
 
@@ -189,6 +191,10 @@ class _Link:
         """Close the connections; new requests open new ones."""
         self._exchange.close()
 
+    def break_off(self) -> None:
+        """End the requests that are under way: they fail at once."""
+        self._exchange.connections.break_off()
+
     def seen_ms(self) -> int | None:
         """Return the exchange's clock as a recent answer showed it."""
         seen_ms, seen_at = self._exchange.seen
@@ -216,6 +222,7 @@ class _Link:
                 return self._ask(exchange.fetch_markets, stop=stop)
             except KeyboardInterrupt:
                 stop.set()
+                self.break_off()
                 raise
 
     def _ask_about_to_be(self, category: str, stop: threading.Event) -> object:
@@ -309,11 +316,13 @@ class _Exchange(ccxt.bybit):
         self.seen = (0, -math.inf)
         self.time_difference: int | None = None
         self.here = threading.local()
+        self.connections = OpenConnections()
         self.about_to_be: Future[object] | None = None
         self.logger = logging.Logger("ccxt", logging.CRITICAL + 1)
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for adapter in self.session.adapters.values():
             adapter.init_poolmanager(10, 2 * in_flight)
+            self.connections.watch(adapter)
 
     def redirect(self, base_url: str) -> None:
         self.urls["api"] = dict.fromkeys(self.urls["api"], base_url)
@@ -365,6 +374,9 @@ class _Exchange(ccxt.bybit):
             self.seen = (now_ms, time.monotonic())
         try:
             check_answer(httpCode, body, response)
+        except UnclearRefusalError:
+            self.limiter.slow_down(_UNCLEAR_PAUSE_S)
+            raise
         except RateLimitError:
             self.limiter.slow_down(_reset_in_s(headers, now_ms))
             raise

@@ -49,6 +49,9 @@ class Connection(Protocol):
     def ask_status(self, stop: threading.Event | None = None) -> str | None:
         """Return what is said of a maintenance that goes on, None if none does."""
 
+    def break_off(self) -> None:
+        """End the requests that are under way: they fail at once."""
+
     def seen_ms(self) -> int | None:
         """Return the exchange's clock as a recent answer showed it, None if none did."""
 
@@ -82,6 +85,7 @@ class HistoryClient:
             threads, self._threads = self._threads, None
             for errand in self._errands:
                 errand.stop.set()
+        self._connection.break_off()
         if threads is not None:
             threads.shutdown(wait=True, cancel_futures=True)
 
@@ -335,7 +339,7 @@ class HistoryClient:
         def ask(question: Question) -> object:
             return connection.ask(question, errand.stop)
 
-        return Source(series, ask, self._retry, errand, clock)
+        return Source(series, ask, self._retry, errand, clock, connection.break_off)
 
     def _collect(
         self,

@@ -52,6 +52,9 @@ def fetch_pages(
     run = _Run(pager, executor, in_flight)
     try:
         yield from run.pages(_cut(pager, windows))
+    except KeyboardInterrupt:
+        pager.source.break_off()
+        raise
     finally:
         run.stop()
 

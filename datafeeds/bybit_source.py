@@ -53,6 +53,7 @@ class Source:
         retry: when to send it again.
         errand: the call that the questions belong to.
         clock: the exchange's.
+        break_off: ends the questions that are under way.
     """
 
     series: BybitSeries
@@ -60,6 +61,7 @@ class Source:
     retry: RetryPolicy
     errand: Errand
     clock: SeenClock
+    break_off: Callable[[], object] = lambda: None
 
     def now(self) -> int:
         """Return the exchange's clock in epoch milliseconds, as far as it has shown."""

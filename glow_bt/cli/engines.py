@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -29,7 +28,6 @@ __all__ = [
     "FoldsProgress",
     "engine_of",
     "engine_options",
-    "print_seeds",
     "seeds_of",
     "train_folds",
 ]
@@ -102,19 +100,40 @@ def seeds_of(config: TrainConfig, count: int) -> dict[int, TrainConfig]:
 
 
 def train_folds(
-    bars: pd.DataFrame,
-    folds: list[Fold],
+    histories: Mapping[str, pd.DataFrame],
+    folds: Mapping[str, list[Fold]],
     seeds: Mapping[int, TrainConfig],
     store: Path,
     engine: Engine,
+    *,
     reuse: bool,
-) -> tuple[list[Unit], dict[int, list[FoldModel]]]:
-    """Train every fold of every seed, with progress; return the units and the models by seed."""
+    warm_start: bool,
+) -> tuple[list[Unit], dict[tuple[str, int], list[FoldModel]]]:
+    """Train every fold of every symbol and seed in one session, with progress.
+
+    Args:
+        histories: valid bars by symbol.
+        folds: divisions of them.
+        seeds: settings by seed.
+        store: folder that keeps the models.
+        engine: where to train.
+        reuse: whether all models must be in the store.
+        warm_start: whether folds start at the model of the fold before.
+
+    Returns:
+        The units, and the models by symbol and seed.
+    """
     from glow_bt.evaluation.unit_store import UnitStore
     from glow_bt.evaluation.units import plan_units
     from glow_bt.evaluation.walk_forward import fold_models, train_units
 
-    units = {seed: plan_units(bars, folds, config) for seed, config in seeds.items()}
+    units = {
+        (symbol, seed): plan_units(
+            bars, folds[symbol], config, symbol=symbol, warm_start=warm_start
+        )
+        for symbol, bars in histories.items()
+        for seed, config in seeds.items()
+    }
     planned = [unit for own in units.values() for unit in own]
     if others := UnitStore(store).others(planned):
         click.echo(
@@ -124,31 +143,18 @@ def train_folds(
         )
     with FoldsProgress() as progress:
         trained = train_units(
-            bars, planned, store=store, engine=engine, progress=progress, train_missing=not reuse
+            histories,
+            planned,
+            store=store,
+            engine=engine,
+            progress=progress,
+            train_missing=not reuse,
         )
     found = iter(trained)
     return planned, {
-        seed: fold_models(bars, own, [next(found) for _ in own]) for seed, own in units.items()
+        (symbol, seed): fold_models(histories[symbol], own, [next(found) for _ in own])
+        for (symbol, seed), own in units.items()
     }
-
-
-def print_seeds(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
-    """Print what several seeds came to: of each strategy, means and spreads."""
-    if as_json:
-        click.echo(json.dumps({"out": str(out), **summary}))
-        return
-    click.echo(f"{len(summary['seeds'])} seeds: {', '.join(summary['seeds'])}; mean ± deviation")
-    for name, mean in summary["mean"]["strategies"].items():
-        spread = summary["spread"]["strategies"][name]
-        told = [
-            f"{what.replace('_', ' ')} "
-            + ("-" if mean[what] is None else f"{mean[what]:+.3f} ± {spread[what]:.3f}")
-            for what in ("total_return", "sharpe", "max_drawdown")
-        ]
-        click.echo(f"  {name.replace('_', ' '):<18} {', '.join(told)}")
-    model, spread = summary["mean"]["model"], summary["spread"]["model"]
-    click.echo(f"  NLL of scaled states {model['nll']:.4f} ± {spread['nll']:.4f} nats")
-    click.echo(f"wrote {out / 'seeds.json'} and a folder a seed")
 
 
 class FoldsProgress(TerminalDisplay):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.progress import (
     BarColumn,
     ProgressColumn,
@@ -25,7 +28,7 @@ from glow_bt.terminal import table_console, terminal_progress
 if TYPE_CHECKING:
     from datafeeds.series import SeriesKey
 
-__all__ = ["print_series", "print_study", "series_name", "series_progress"]
+__all__ = ["print_series", "print_several", "print_study", "series_name", "series_progress"]
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("Return", "total_return", "{:+.1%}"),
@@ -119,6 +122,29 @@ def _model_table(metrics: Mapping[str, Any]) -> Table:
             f"Christoffersen p {p_value(var['christoffersen_p'])}",
         )
     return table
+
+
+def print_several(summary: Mapping[str, Any], out: Path, as_json: bool) -> None:
+    """Print what several seeds or symbols came to: of each strategy, means and spreads."""
+    from glow_bt.evaluation.several import KINDS
+
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **summary}))
+        return
+    kind = next(kind for kind in KINDS if kind in summary)
+    members = summary[kind]
+    click.echo(f"{len(members)} {kind}: {', '.join(members)}; mean ± deviation between them")
+    for name, mean in summary["mean"]["strategies"].items():
+        spread = summary["spread"]["strategies"][name]
+        told = [
+            f"{what.replace('_', ' ')} "
+            + ("-" if mean[what] is None else f"{mean[what]:+.3f} ± {spread[what]:.3f}")
+            for what in ("total_return", "sharpe", "max_drawdown")
+        ]
+        click.echo(f"  {title_of(name):<18} {', '.join(told)}")
+    model, spread = summary["mean"]["model"], summary["spread"]["model"]
+    click.echo(f"  NLL of scaled states {model['nll']:.4f} ± {spread['nll']:.4f} nats")
+    click.echo(f"wrote {out / 'index.html'}, which links every run, and {kind}.json beside it")
 
 
 class _RateColumn(ProgressColumn):

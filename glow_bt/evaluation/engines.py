@@ -24,7 +24,7 @@ import joblib
 from joblib.externals.loky import get_reusable_executor
 
 from glow_bt.errors import ConfigError, GlowError, MissingExtraError, TrainingError
-from glow_bt.evaluation.dask_backend import Lost, dask_backend
+from glow_bt.evaluation.dask_backend import FEWEST_PROCESSES, Lost, dask_backend
 
 __all__ = ["ENGINES", "Engine", "Task", "run_tasks"]
 
@@ -138,8 +138,8 @@ def run_tasks(
 
     Raises:
         MissingExtraError: if the engine is not installed.
-        ConfigError: if the Dask scheduler does not answer or has no workers, or a task ended in
-            an error of that kind.
+        ConfigError: if the Dask scheduler does not answer or has no workers, if a Ray cluster is
+            too small, or a task ended in an error of that kind.
         TrainingError: naming the task, if it ended in another error of this package, or its
             worker was lost again and again.
     """
@@ -150,10 +150,10 @@ def run_tasks(
             suspects = [task for key, task in missing.items() if losses[key]]
             width = 1 if suspects else session.width
             begun: list[Task] = []
-            reason: object = "its process ended"
+            reasons: list[object] = []
             calls = _calls(function, suspects or _ready(missing, width), begun)
             try:
-                with closing(_results(calls, width, session)) as results:
+                with closing(_results(calls, width, session, reasons)) as results:
                     for key, outcome in results:
                         if isinstance(outcome, _Failure):
                             kind = ConfigError if outcome.is_setting else TrainingError
@@ -161,12 +161,12 @@ def run_tasks(
                         del missing[key]
                         yield key, outcome
             except session.lost as error:
-                reason = error
+                reasons.append(error)
             for task in begun:
                 if task.key in missing:
                     losses[task.key] += 1
                     if losses[task.key] > session.retries:
-                        raise _named(task, engine, reason)
+                        raise _named(task, engine, reasons)
 
 
 def _ready(missing: Mapping[str, Task], width: int | str) -> list[Task]:
@@ -205,14 +205,18 @@ def _attempt(
 
 
 def _results(
-    calls: Iterator[Any], width: int | str, session: _Session
+    calls: Iterator[Any], width: int | str, session: _Session, reasons: list[object]
 ) -> Generator[tuple[str, Any], None, None]:
-    """Yield what comes of calls, but for those that were lost."""
+    """Yield what comes of calls, but for those that were lost: why goes to the reasons."""
     settings = {"batch_size": 1, "pre_dispatch": width}
     if session.streams:
         outcomes = joblib.Parallel(return_as="generator_unordered", **settings)(calls)
         try:
-            yield from (outcome for outcome in outcomes if not isinstance(outcome, Lost))
+            for outcome in outcomes:
+                if isinstance(outcome, Lost):
+                    reasons.append(outcome.reason)
+                else:
+                    yield outcome
         finally:
             with warnings.catch_warnings():
                 # joblib warns of what is left undone: here that is meant.
@@ -232,8 +236,7 @@ def _session_of(engine: Engine) -> Iterator[_Session]:
 
 @contextmanager
 def _local(engine: Engine) -> Iterator[_Session]:
-    # joblib runs a single job in the calling process, which a lost worker must not be.
-    processes = max(engine.num_processes, 2)
+    processes = max(engine.num_processes, FEWEST_PROCESSES)
     width = engine.num_processes
     try:
         with joblib.parallel_config(
@@ -282,18 +285,24 @@ def _ray(engine: Engine) -> Iterator[_Session]:
         raise MissingExtraError("ray", "ray", "engine ray") from error
     register_ray()
     started = not ray.is_initialized()
+    here = started and "RAY_ADDRESS" not in os.environ
     if started:
-        here = "RAY_ADDRESS" not in os.environ
         ray.init(
-            num_cpus=engine.num_processes if here else None,
+            num_cpus=max(engine.num_processes, FEWEST_PROCESSES) if here else None,
             include_dashboard=False if here else None,
             log_to_driver=False,
             logging_level="ERROR",
         )
-    width = max(int(ray.cluster_resources().get("CPU", 1)), 1)
     try:
-        with joblib.parallel_config("ray", n_jobs=width):
+        processors = int(ray.cluster_resources().get("CPU", 1))
+        if processors < FEWEST_PROCESSES:
+            raise ConfigError(
+                f"expected a Ray cluster of {FEWEST_PROCESSES} processors or more, found "
+                f"{processors}; add some, or choose engine local"
+            )
+        with joblib.parallel_config("ray", n_jobs=processors):
             lost = (ray.exceptions.RayError,)
+            width = engine.num_processes if here else processors
             yield _Session(lost, width, streams=False, retries=engine.retries)
     finally:
         if started:

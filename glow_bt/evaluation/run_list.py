@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation.page import page_of, prose, write_page
 from glow_bt.evaluation.written import interval_of, known, percent, title_of
 
-__all__ = ["is_list_of_runs", "write_run_list"]
+__all__ = ["SORT_SCRIPT", "is_list_of_runs", "runs_table", "write_run_list"]
 
-# Sorts the table by the column that is clicked, or named after "#sort-" in the address. A cell
-# says in data-sort what it is sorted by; cells without come last.
-_SCRIPT = """
+# Sorts the first table by the column that is clicked, or named after "#sort-" in the address. A
+# cell says in data-sort what it is sorted by; cells without come last.
+SORT_SCRIPT = """
 const table = document.querySelector('table');
 const heads = [...table.tHead.rows[0].cells];
 function sortBy(head) {
@@ -39,6 +40,8 @@ heads.forEach(head => head.addEventListener('click', () => sortBy(head)));
 const wanted = heads.find(head => '#sort-' + head.dataset.name === location.hash);
 if (wanted) sortBy(wanted);
 """
+# What a folder of several runs is known by (see `glow_bt.evaluation.several`).
+_SEVERAL = ("seeds.json", "symbols.json")
 _PAGES = ("index.html", "model.html", "tearsheet.html")
 _MEASURES = (
     ("return", "Return", "total_return", "{:+.1%}"),
@@ -72,13 +75,38 @@ def write_run_list(folder: str | os.PathLike[str]) -> int:
         ResultsError: if there is no run folder, one is damaged, or the page cannot be written.
     """
     root = Path(folder)
-    files = _metric_files(root)
-    if not files:
+    if not _metric_files(root):
         raise ResultsError(
             f"expected run folders with metrics.json under {root}, found none; give the folder "
             "that holds what 'glow-bt backtest' or 'walk-forward' wrote"
         )
-    rows = [row for file in files for row in _rows(file)]
+    content, count = runs_table(root)
+    page = page_of(
+        "Runs",
+        f"{count} runs.",
+        _other_pages(root),
+        [f"<section>\n{content}\n</section>"],
+        script=SORT_SCRIPT,
+    )
+    write_page(page, root / "index.html")
+    return count
+
+
+def runs_table(folder: str | os.PathLike[str]) -> tuple[str, int]:
+    """Return a table of all run folders in a folder, for a page there.
+
+    Each strategy of each run is a row; a folder of several seeds or symbols counts as the runs
+    in it. `SORT_SCRIPT` sorts it, if it is the first on its page.
+
+    Returns:
+        HTML with words on it, and how many runs there are.
+
+    Raises:
+        ResultsError: if a run is damaged.
+    """
+    root = Path(folder)
+    files = _metric_files(root)
+    rows = [row for file in files for row in _rows(root, file)]
     heads = "".join(
         f'<th scope="col" class="{_kind(name)}" data-name="{name}">'
         f'<button class="sorts">{escape(head)}</button></th>'
@@ -90,39 +118,46 @@ def write_run_list(folder: str | os.PathLike[str]) -> int:
         "the run has them. Costs are in the account's currency. Everything is net of costs and "
         "out of sample; every contender of every run is listed, whether it gained or lost."
     )
-    content = f"""<section>
-{words}
+    content = f"""{words}
 <div class="wide dense"><table>
 <thead><tr>{heads}</tr></thead>
 <tbody>
 {body}
 </tbody>
-</table></div>
-</section>"""
-    about = f"{len(files)} runs, {len(rows)} rows."
-    page = page_of("Runs", about, _risk_pages(root), [content], script=_SCRIPT)
-    write_page(page, root / "index.html")
-    return len(files)
+</table></div>"""
+    return content, len(files)
 
 
 def _metric_files(root: Path) -> list[Path]:
-    found = sorted(root.glob("*/metrics.json"))
-    return [file for file in found if (file.parent / "manifest.json").is_file()]
+    """Return metrics.json of each run folder, those of several seeds or symbols too."""
+    found: list[Path] = []
+    for file in sorted(root.glob("*/manifest.json")):
+        folder = file.parent
+        if (folder / "metrics.json").is_file():
+            found.append(folder / "metrics.json")
+        elif any((folder / name).is_file() for name in _SEVERAL):
+            found += _metric_files(folder)
+    return found
 
 
-def _risk_pages(root: Path) -> list[tuple[str, str]]:
-    """Return address and name of each comparison of risk models beside the runs."""
-    found = sorted(root.glob("*/risk.html"))
-    return [(f"{file.parent.name}/{file.name}", file.parent.name) for file in found]
+def _other_pages(root: Path) -> list[tuple[str, str]]:
+    """Return address and name of comparisons of risk models, and of pages over several runs."""
+    found = [*root.glob("*/risk.html")]
+    for name in _SEVERAL:
+        found += [file.with_name("index.html") for file in root.glob(f"*/{name}")]
+    return [(f"{quote(file.parent.name)}/{file.name}", file.parent.name) for file in sorted(found)]
 
 
-def _rows(file: Path) -> list[str]:
+def _rows(root: Path, file: Path) -> list[str]:
     try:
         manifest = json.loads((file.parent / "manifest.json").read_text(encoding="utf-8"))
         metrics = json.loads(file.read_text(encoding="utf-8"))
+        title = manifest["title"]
+        if file.parent.name.startswith("seed_"):
+            title = f"{title}, seed {manifest['seed']}"
+        link = _link(root, file.parent, title)
         return [
-            _row(_link(file.parent, manifest["title"]), manifest["title"], name, own, metrics)
-            for name, own in metrics["strategies"].items()
+            _row(link, title, name, own, metrics) for name, own in metrics["strategies"].items()
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(
@@ -131,11 +166,12 @@ def _rows(file: Path) -> list[str]:
         ) from error
 
 
-def _link(folder: Path, title: str) -> str:
+def _link(root: Path, folder: Path, title: str) -> str:
     """Return the run's title, linked to the first of its pages that is there."""
+    place = quote(folder.relative_to(root).as_posix())
     for page in _PAGES:
         if (folder / page).is_file():
-            return f'<a href="{escape(folder.name)}/{page}">{escape(title)}</a>'
+            return f'<a href="{place}/{page}">{escape(title)}</a>'
     return escape(title)
 
 

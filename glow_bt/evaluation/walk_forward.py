@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
 import pandas as pd
 
 from glow_bt.artifact import Artifact, fingerprint
@@ -24,17 +25,20 @@ from glow_bt.evaluation.unit_training import (
     train_unit,
 )
 from glow_bt.evaluation.units import Unit, plan_units
-from glow_bt.features import DEFAULT_SPEC, FeatureSpec, feature_array
+from glow_bt.features import DEFAULT_SPEC, FeatureSpec, Scaler, feature_array
 from glow_bt.folds import Fold, walk_forward_folds
 from glow_bt.ohlcv import BAR_COLUMNS, validate_bars
 from glow_bt.regimes import match_labels
 from glow_bt.training import Epoch, TrainConfig, block_sizes
+from glow_bt.training.data import prepare
+from glow_bt.training.returns import refuse_standstill
 
 __all__ = [
     "FoldModel",
     "UnitProgress",
     "divide_walk_forward",
     "fold_models",
+    "refuse_untrainable",
     "train_units",
     "train_walk_forward",
 ]
@@ -108,6 +112,22 @@ def divide_walk_forward(
         min_train=min_train,
         min_validation=min_validation,
     )
+
+
+def refuse_untrainable(
+    bars: pd.DataFrame, fold: Fold, config: TrainConfig, spec: FeatureSpec | None = None
+) -> None:
+    """Refuse valid bars that a fold cannot be trained on, as soon as that can be seen.
+
+    Raises:
+        FeatureError: if a feature is constant in the training block.
+        DataError: if more than half of the returns are equal.
+    """
+    spec = spec or DEFAULT_SPEC
+    past = bars.iloc[fold.train.start : fold.validation.stop]
+    data = prepare(past, config, spec)
+    Scaler.fit(data.features[data.rows(range(len(fold.train)))], spec.names)
+    refuse_standstill(np.log(past["close"].to_numpy()))
 
 
 def train_walk_forward(

@@ -19,7 +19,14 @@ from glow_bt.training.checkpoint import Checkpoint
 from glow_bt.training.config import TrainConfig
 from glow_bt.training.loop import Block, Epoch, FitResult, fit_flow
 
-__all__ = ["MIN_RETURN_ROWS", "HeldOut", "ReturnFitter", "member_names", "return_bars_needed"]
+__all__ = [
+    "MIN_RETURN_ROWS",
+    "HeldOut",
+    "ReturnFitter",
+    "member_names",
+    "refuse_standstill",
+    "return_bars_needed",
+]
 
 Floats = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
@@ -122,7 +129,7 @@ class ReturnFitter:
             raise TooFewBarsError(needed, len(bars), "learning the density of returns")
         rows = context_rows(bars, stamps_ns, bar_seconds, spec)
         log_close = np.log(bars[spec.min_bars - 1 :, 3])
-        _refuse_standstill(log_close)
+        refuse_standstill(log_close)
         scaler = _scaler(rows.values, spec.names)
         contexts = scaler.transform(rows.values)
         flows, held_out = {}, {}
@@ -235,8 +242,15 @@ def _scaler(values: Floats, names: tuple[str, ...]) -> Scaler:
     return Scaler(names, tuple(centre.tolist()), tuple(scale.tolist()))
 
 
-def _refuse_standstill(log_close: Floats) -> None:
-    """Refuse closes of which half repeat the one before: no density of returns describes them."""
+def refuse_standstill(log_close: Floats) -> None:
+    """Refuse closes of which half repeat the one before: no density of returns describes them.
+
+    Args:
+        log_close: (T,) logarithms.
+
+    Raises:
+        DataError: saying how many there are.
+    """
     still = int((np.diff(log_close) == 0).sum())
     if 2 * still >= len(log_close) - 1:
         raise DataError(

@@ -12,7 +12,8 @@ from rich.console import Console
 from datafeeds.samples import load_sp500
 from glow_bt.cli import main
 from glow_bt.cli.app import app
-from glow_bt.cli.engines import FoldsProgress, print_seeds
+from glow_bt.cli.engines import FoldsProgress
+from glow_bt.cli.output import print_several
 from glow_bt.evaluation import run_folder, unit_training
 from glow_bt.evaluation.engines import ENGINES
 from glow_bt.training import Epoch
@@ -68,7 +69,7 @@ def test_seeds_have_a_run_folder_each_and_models_are_kept_in_the_store(
     assert again == told["seeds"]["3"]
     assert call(*args[:-1], 5, "--reuse", "--out", tmp_path / "other")[0] == 1
     with redirect_stdout(io.StringIO()) as output:
-        print_seeds(told, out, as_json=False)
+        print_several(told, out, as_json=False)
     assert "2 seeds: 3, 4; mean" in output.getvalue()
 
 

@@ -319,21 +319,24 @@ def test_a_closed_client_opens_anew(hourly):
     client.close()
 
 
+AWAY = {"fails": FAULTS["http_503"], "throttles": FAULTS["http_429"], "hangs": stall(60)}
+
+
 @pytest.fixture
 def away(hourly):
     """A client that waits for long, and a server that fails for good in a way to choose."""
 
     def start(endpoint, fault):
-        hourly.script(endpoint, [FAULTS[fault]] * 1000)
+        hourly.script(endpoint, [AWAY[fault]] * 1000)
         return BybitClient(hourly.url, retry=RetryPolicy(first_delay=60.0, max_delay=60.0))
 
     return start
 
 
-@pytest.mark.parametrize("fault", ["http_503", "http_429"])
-@pytest.mark.parametrize("endpoint", ["instruments-info", "time"])
+@pytest.mark.parametrize("fault", AWAY)
+@pytest.mark.parametrize("endpoint", ["instruments-info", "time", "kline"])
 def test_close_ends_what_waits_for_an_exchange_that_is_away(hourly, away, endpoint, fault):
-    """Neither the wait before the next attempt nor the pause that was asked for goes on."""
+    """The wait before the next attempt, the pause that was asked for, the wait for an answer."""
     client = away(endpoint, fault)
     with ThreadPoolExecutor(1) as pool:
         fetching = pool.submit(client.fetch_ohlcv, SYMBOL, "1h", "2024-01-01")
@@ -350,8 +353,8 @@ def test_close_ends_what_waits_for_an_exchange_that_is_away(hourly, away, endpoi
     client.close()
 
 
-@pytest.mark.parametrize("fault", ["http_503", "http_429"])
-@pytest.mark.parametrize("endpoint", ["instruments-info", "time"])
+@pytest.mark.parametrize("fault", AWAY)
+@pytest.mark.parametrize("endpoint", ["instruments-info", "time", "kline"])
 def test_ctrl_c_ends_what_waits_for_an_exchange_that_is_away(hourly, away, endpoint, fault):
     pressed = []
 

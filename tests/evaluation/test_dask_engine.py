@@ -127,3 +127,34 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
                 unit_tasks.process_id, tasks, Engine("dask", dask_address="tcp://127.0.0.1:9")
             )
         )
+
+
+@pytest.mark.parametrize("address", ["", "nonsense://a", "tcp://127.0.0.1"])
+def test_an_address_that_is_none_is_refused_at_once(address):
+    with pytest.raises(ConfigError, match="the address of a Dask scheduler, such as tcp://"):
+        list(run_tasks(unit_tasks.process_id, [], Engine("dask", dask_address=address)))
+
+
+def test_workers_with_other_code_are_refused(cluster, monkeypatch):
+    monkeypatch.setattr(dask_backend, "code_sha256", lambda: "0" * 64)
+    engine = Engine("dask", dask_address=cluster[0])
+    with pytest.raises(ConfigError, match=r"found at tcp://127\S* source code with sha256 \w+;"):
+        list(run_tasks(unit_tasks.process_id, [], engine))
+
+
+def test_a_task_waits_for_no_worker_where_all_are_gone(cluster, monkeypatch):
+    """The last test of the cluster: one of its workers is left, and takes a task and dies."""
+    monkeypatch.setattr(dask_backend, "_DESERTED_SECONDS", 0)
+    address, workers = cluster
+    for worker in workers[:-1]:
+        worker.kill()
+    engine, tasks = Engine("dask", dask_address=address), [Task("key", "task 1", lambda: (1,))]
+    with pytest.raises(TrainingError, match=r"task 1, found its worker lost .*no worker is left"):
+        list(run_tasks(unit_tasks.die_always, tasks, engine))
+    assert workers[-1].wait(10) == -signal.SIGKILL
+
+
+def test_the_only_worker_is_another_process():
+    tasks = [Task(f"key {i}", f"task {i}", lambda i=i: (i,)) for i in range(2)]
+    found = dict(run_tasks(unit_tasks.process_id, tasks, Engine("dask", jobs=1)))
+    assert os.getpid() not in {process for _, process in found.values()}
