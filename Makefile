@@ -35,14 +35,16 @@ imports: $(STAMP)
 cov: $(STAMP)
 	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
-# Reference results. BTC_BARS: hourly BTC bars in the form that README describes.
+# Reference results. BTC_BARS: hourly BTC bars in the form that README describes. TRIALS: settings of the policy that were
+# looked at before, on the first 40 % of each history (benchmarks/select_policy.md).
+results: TRIALS := 100
 results: $(STAMP)
-	$(BIN)/glow-bt demo --sample sp500 --out results/sp500 --overwrite
-	$(BIN)/glow-bt demo --sample nasdaq --out results/nasdaq --overwrite
+	$(BIN)/glow-bt demo --sample sp500 --trials $(TRIALS) --out results/sp500 --overwrite
+	$(BIN)/glow-bt demo --sample nasdaq --trials $(TRIALS) --out results/nasdaq --overwrite
 	if [ -n "$(BTC_BARS)" ]; then \
-	  $(BIN)/glow-bt walk-forward "$(BTC_BARS)" --title "BTC/USD, hourly" --out results/btc-1h --overwrite && \
+	  $(BIN)/glow-bt walk-forward "$(BTC_BARS)" --trials $(TRIALS) --title "BTC/USD, hourly" --out results/btc-1h --overwrite && \
 	  $(BIN)/glow-bt train "$(BTC_BARS)" --out build/btc-1h --overwrite && \
-	  $(BIN)/glow-bt backtest "$(BTC_BARS)" --model build/btc-1h --title "BTC/USD, hourly, one split" \
+	  $(BIN)/glow-bt backtest "$(BTC_BARS)" --model build/btc-1h --trials $(TRIALS) --title "BTC/USD, hourly, one split" \
 	    --out results/btc-1h-split --overwrite; \
 	fi
 	$(BIN)/python -m glow_bt.evaluation.results_index

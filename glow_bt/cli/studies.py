@@ -221,7 +221,15 @@ def _refuse_early(out: Path, overwrite: bool, options: dict[str, Any]) -> None:
     from glow_bt.evaluation.backtest import check_money
     from glow_bt.evaluation.run_folder import refuse_existing
 
-    limits = ("risk_budget", "es_budget", "error_margin", "leverage_cap", "dead_band")
+    limits = (
+        "risk_budget",
+        "es_budget",
+        "error_margin",
+        "leverage_cap",
+        "dead_band",
+        "stance",
+        "half_life",
+    )
     PolicyParams(**{name: options[name] for name in limits})
     check_money(options["cash"], options["slippage_bps"])
     refuse_existing(out, overwrite)

@@ -201,7 +201,7 @@ def write_study(
         slippage_bps=options["slippage_bps"],
         liquidity=options["liquidity"],
         leverage=leverage_of(options),
-        num_trials=num_trials(search),
+        num_trials=options["trials"] - 1 + num_trials(search),
     )
     return write_run(
         out,
