@@ -318,7 +318,8 @@ def test_backtest_trades_as_its_options_say(believer, monkeypatch):
     def states(name, *options):
         out = believer / name
         args = ["backtest", believer / "bars.csv", "--model", believer / "model", "--out", out]
-        printed(*args, "--risk-budget", 0.2, "--dead-band", 0, *options)
+        at_once = ["--stance", 0, "--half-life", 0]
+        printed(*args, "--risk-budget", 0.2, "--dead-band", 0, *at_once, *options)
         return pd.read_parquet(out / "states.parquet")
 
     both = states("both")["exposure"]
@@ -332,6 +333,12 @@ def test_backtest_trades_as_its_options_say(believer, monkeypatch):
     assert 0.01 < small.abs().max() < 0.06 < both.abs().max()
     careful = states("es", "--es-budget", 0.02)["exposure"]
     assert 0.01 < careful.abs().max() < 0.8 * both.abs().max()
+    held = states("stance", "--stance", 1)["exposure"]
+    assert held.min() == 0.0
+    assert held.mean() > long_only.mean()
+    assert states("slow", "--half-life", 50)["exposure"].diff().abs().sum() < 0.9 * (
+        both.diff().abs().sum()
+    )
     equity = states("cash", "--cash", 5000)["equity"]
     assert equity.iloc[0] == 5000.0
 
@@ -389,7 +396,9 @@ def test_the_volatility_target_counts_the_years_of_its_bars(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], {"risk_budget": 0.02, "es_budget": None, "error_margin": 1.0}),
+        ([], {"risk_budget": 0.01, "es_budget": None, "error_margin": 1.0}),
+        ([], {"stance": 1.0, "half_life": 24.0}),
+        (["--stance", -0.5, "--half-life", 3], {"stance": -0.5, "half_life": 3.0}),
         ([], {"horizon": 1, "recalibrate": False}),
         (["--var-horizon", 5, "--recalibrate"], {"horizon": 5, "recalibrate": True}),
         (
