@@ -16,6 +16,7 @@ from glow_bt.cli.options import (
     train_config,
     training_options,
 )
+from glow_bt.errors import TooFewBarsError
 
 __all__ = ["search"]
 
@@ -78,8 +79,9 @@ def search(
     """Seek the trainer's settings on bars before the first test span of the file BARS.
 
     Every trial is trained and judged on walk-forward folds of those bars. The number of trials,
-    and the probability that their best is overfitted, go into best.json, and from there with
-    --config into the manifest of a walk-forward.
+    the last bar that they used, and the probability that their best is overfitted go into
+    best.json, and from there with --config into the manifest of a walk-forward, which refuses to
+    test a bar that the search used.
     """
     from glow_bt.training import TrainingProgress
     from glow_bt.training.search import search as seek
@@ -89,19 +91,27 @@ def search(
     config = train_config(settings)
     ranges = None if space == "default" else SearchSpace.read(Path(space))
     past = untested_bars(load_bars(bars, fill_gaps), test_fraction)
-    with TrainingProgress() as progress:
-        result = seek(
-            past,
-            out,
-            trials=trials,
-            objective=objective,
-            space=ranges,
-            config=config,
-            n_folds=spans,
-            seed=config.seed,
-            progress=progress,
-            told=None if as_json else _tell,
-        )
+    try:
+        with TrainingProgress() as progress:
+            result = seek(
+                past,
+                out,
+                trials=trials,
+                objective=objective,
+                space=ranges,
+                config=config,
+                n_folds=spans,
+                seed=config.seed,
+                progress=progress,
+                told=None if as_json else _tell,
+            )
+    except TooFewBarsError as error:
+        raise TooFewBarsError(
+            error.needed,
+            error.found,
+            f"a search of {spans} validation spans in the {1 - test_fraction:.0%} of the bars "
+            "before the tests (--test-fraction)",
+        ) from error
     best = {name: getattr(result.config, name) for name in result.trials.columns[2:]}
     if as_json:
         click.echo(json.dumps({"out": str(out), "best": best, **result.record()}))
