@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,27 +93,19 @@ def search(
     config = train_config(settings)
     ranges = None if space == "default" else SearchSpace.read(Path(space))
     past = untested_bars(load_bars(bars, fill_gaps), test_fraction)
-    try:
-        with TrainingProgress() as progress:
-            result = seek(
-                past,
-                out,
-                trials=trials,
-                objective=objective,
-                space=ranges,
-                config=config,
-                n_folds=spans,
-                seed=config.seed,
-                progress=progress,
-                told=None if as_json else _tell,
-            )
-    except TooFewBarsError as error:
-        raise TooFewBarsError(
-            error.needed,
-            error.found,
-            f"a search of {spans} validation spans in the {1 - test_fraction:.0%} of the bars "
-            "before the tests (--test-fraction)",
-        ) from error
+    with _few_bars_told(spans, test_fraction), TrainingProgress() as progress:
+        result = seek(
+            past,
+            out,
+            trials=trials,
+            objective=objective,
+            space=ranges,
+            config=config,
+            n_folds=spans,
+            seed=config.seed,
+            progress=progress,
+            told=None if as_json else _tell,
+        )
     best = {name: getattr(result.config, name) for name in result.trials.columns[2:]}
     if as_json:
         click.echo(json.dumps({"out": str(out), "best": best, **result.record()}))
@@ -127,3 +121,16 @@ def search(
 def _tell(number: int, state: str, value: float) -> None:
     gain = "" if math.isnan(value) else f", {value:.5g} a bar"
     click.echo(f"trial {number}: {state}{gain}", err=True)
+
+
+@contextmanager
+def _few_bars_told(spans: int, test_fraction: float) -> Iterator[None]:
+    """Say which bars are too few: not those of the whole file."""
+    try:
+        yield
+    except TooFewBarsError as error:
+        what = (
+            f"a search of {spans} validation spans in the {1 - test_fraction:.0%} of the bars "
+            "before the tests (--test-fraction)"
+        )
+        raise TooFewBarsError(error.needed, error.found, what) from error
