@@ -1,12 +1,15 @@
 """How fast and how lean backtests and live bars are: `python -m benchmarks.backtest [PART ...]`.
 
 Every part is timed in processor seconds of the process (user and system) beside seconds of the
-clock, contenders taking turns. What grows with the bars runs in a process of its own each time.
+clock, contenders taking turns, each after what the one before left was collected. What grows with
+the bars runs in a process of its own each time. A part that is run alone takes its place in
+backtest.json, from which backtest.md is written; `glow_bt` is what is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -17,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import backtrader as bt
@@ -24,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.backtest_page import page
 from datafeeds.samples import load_sample
 from glow_bt.artifact import Artifact, load_artifact, save_artifact
 from glow_bt.bt import BybitPerpetual, GlowIndicator
@@ -35,6 +40,7 @@ from glow_bt.training import TrainConfig, train
 from strategies.glow_strategy import GlowStrategy
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "backtest.json"
 SIZES = (10_000, 31_623, 100_000, 316_228, 1_000_000)
 BTC_BARS = 33_259  # of the hourly history that the other benchmarks take
 COSTS = {"cost_rate": 6.5e-4}  # taker fee and a basis point of slippage, as glow-bt's own runs
@@ -101,6 +107,16 @@ class Crossover(bt.Strategy):
             self.order_target_percent(target=0.0)
 
 
+class BusyCrossover(bt.Strategy):
+    """The same with averages so short that it trades about as often as `Minimal`."""
+
+    def __init__(self):
+        fast, slow = (bt.ind.SMA(self.data.close, period=n) for n in (2, 6))
+        self.cross = bt.ind.CrossOver(fast, slow)
+
+    next = Crossover.next
+
+
 class Minimal(bt.Strategy):
     """As little as can be done with the indicator."""
 
@@ -160,7 +176,7 @@ def scaling(rounds: int) -> dict[str, object]:
         words = [sys.executable, "-m", "benchmarks.backtest", "--size", str(count)]
         done = [
             json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-            for _ in range(rounds if count < 300_000 else 1)
+            for _ in range(rounds if count < 50_000 else 1)
         ]
         rows.append({name: float(np.median([one[name] for one in done])) for name in done[0]})
     table = pd.DataFrame(rows)
@@ -182,6 +198,7 @@ def crossover(rounds: int) -> dict[str, object]:
     bars, model = garch_bars(BTC_BARS, 3600), model_of(3600)
     contenders: dict[str, tuple[type[bt.Strategy], dict[str, object]]] = {
         "crossover": (Crossover, {}),
+        "crossover, short averages": (BusyCrossover, {}),
         "minimal": (Minimal, {"model": model}),
         "glow_strategy": (GlowStrategy, {"model": model, **COSTS}),
     }
@@ -191,6 +208,7 @@ def crossover(rounds: int) -> dict[str, object]:
         orders = {}
         for _ in range(rounds + 1):  # the first loads what is loaded once
             for name, (strategy, params) in contenders.items():
+                gc.collect()
                 before = time.process_time()
                 orders[name] = run_cerebro(strategy, bars, observers, **params)
                 cpu[name].append(time.process_time() - before)
@@ -210,18 +228,18 @@ def crossover(rounds: int) -> dict[str, object]:
 def live(rounds: int) -> dict[str, object]:
     """Time from a bar's close, indicator.next, to the size of an order, bar by bar."""
     bars, model = garch_bars(LIVE_BARS + 121, 3600), model_of(3600)
-    found = {}
-    for name, recalibrate in (("as trained", False), ("recalibrated", True)):
-        clock, cpu = [], []
-        for _ in range(rounds):
-            for row in _live_times(bars, model, recalibrate)[20:]:
-                clock.append(row[0])
-                cpu.append(row[1])
-        found[name] = {
+    kinds = {"as trained": False, "recalibrated": True}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        for name, recalibrate in kinds.items():
+            times[name] += _live_times(bars, model, recalibrate)[20:]
+    return {
+        name: {
             kind: [float(np.quantile(values, q)) * 1e3 for q in (0.5, 0.99)]
-            for kind, values in (("clock", clock), ("cpu", cpu))
+            for kind, values in zip(("clock", "cpu"), zip(*rows, strict=True), strict=True)
         }
-    return found
+        for name, rows in times.items()
+    }
 
 
 def _live_times(
@@ -314,79 +332,11 @@ def _row_by_row(bars: pd.DataFrame, flow: torch.nn.Module, model: Artifact) -> l
 PARTS = {"scaling": scaling, "crossover": crossover, "live": live, "loop": loop}
 
 
-def page(results: dict[str, dict[str, object]]) -> str:
-    """Return the results as Markdown."""
-    lines = [
-        "# Backtests and live bars",
-        "",
-        "Written by `make bench-backtest`. Synthetic GARCH(1,1)-t bars, the trainer's default "
-        "model (5 members of the return flow), one thread, contenders in turns, medians, CPU "
-        "time unless said otherwise. A busy machine stretches both; trust ratios and exponents.",
-    ]
-    for name, part in results.items():
-        lines += ["", f"## {name}", "", f"Load before and after: {part['load']}.", ""]
-        lines += _TABLES[name](part["found"])
-    return "\n".join(lines) + "\n"
-
-
-def _scaling_table(found) -> Iterator[str]:
-    yield "| bars | scoring s | Cerebro s | (clock) | peak memory MB | of it before | orders |"
-    yield "|---|---|---|---|---|---|---|"
-    for row in found["rows"]:
-        yield (
-            f"| {row['bars']:,.0f} | {row['score_cpu']:.2f} | {row['run_cpu']:.2f} | "
-            f"{row['run_clock']:.2f} | {row['base_mb'] + row['run_mb']:.0f} | "
-            f"{row['base_mb']:.0f} | {row['orders']:,.0f} |"
-        )
-    yield ""
-    yield "Cerebro: `run_backtest` with GlowStrategy, recorder and ledger, scoring included."
-    exponents = ", ".join(f"{name} {value:.2f}" for name, value in found["exponents"].items())
-    yield f"Exponents over the bars (bar: at most 1.1; memory is what was added): {exponents}."
-
-
-def _crossover_table(found) -> Iterator[str]:
-    yield f"{BTC_BARS:,} hourly bars, whole Cerebro runs; the bar: at most 1.5."
-    yield ""
-    yield "| observers | strategy | s | times the crossover | of the least times | orders |"
-    yield "|---|---|---|---|---|---|"
-    for observers, rows in found.items():
-        for name, row in rows.items():
-            yield (
-                f"| {observers} | {name} | {row['cpu']:.2f} | {row['ratio']:.2f} | "
-                f"{row['ratio_of_least']:.2f} | {row['orders']} |"
-            )
-
-
-def _live_table(found) -> Iterator[str]:
-    yield "From indicator.next to the size of an order; the bar: median 0.5 ms, 99 % within 2 ms."
-    yield ""
-    yield "| VaR | time | median ms | 99 % ms |"
-    yield "|---|---|---|---|"
-    for name, row in found.items():
-        for kind, (median, late) in row.items():
-            yield f"| {name} | {kind} | {median:.3f} | {late:.3f} |"
-
-
-def _loop_table(found) -> Iterator[str]:
-    yield (
-        f"A bar takes the plain loop {found['loop']:.0f} µs. All seven scores take "
-        f"{found['scores']:.1f} µs a bar ({found['over_scores']:.0f} times less; the bar: 200); a "
-        f"whole Cerebro run with GlowStrategy, broker and orders, of which the loop has none, "
-        f"{found['cerebro']:.1f} µs ({found['over_cerebro']:.0f} times less)."
-    )
-
-
-_TABLES = {
-    "scaling": _scaling_table,
-    "crossover": _crossover_table,
-    "live": _live_table,
-    "loop": _loop_table,
-}
-
-
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backtest", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help="default: all, one after another"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
@@ -395,18 +345,30 @@ def main(words: Sequence[str]) -> int:
             print(json.dumps(one_size(options.size)))
             return 0
         model_of(60)
-        results = {}
         for name in options.parts or PARTS:
             with _load() as load:
                 found = PARTS[name](options.rounds)
-            results[name] = {"load": load[0], "found": found}
-            print(json.dumps({name: found}), file=sys.stderr)
-    text = page(results) + f"\n{platform.machine()}, {os.cpu_count()} cores, Python "
-    text += f"{platform.python_version()}, {pd.Timestamp.now('UTC'):%Y-%m-%d}.\n"
+            keep(name, {"load": load[0], "rounds": options.rounds, **_machine(), "found": found})
+    text = page(json.loads(RESULTS.read_text(encoding="utf-8")))
     print(text)
-    if not options.parts:
-        (FOLDER / "backtest.md").write_text(text, encoding="utf-8")
+    RESULTS.with_suffix(".md").write_text(text, encoding="utf-8")
     return 0
+
+
+def keep(name: str, part: dict[str, object]) -> None:
+    """Put a part's results into the file of all."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    text = json.dumps({**results, name: part}, indent=1)
+    RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+def _machine() -> dict[str, str]:
+    versions = {name: version(name) for name in ("backtrader", "numpy", "pandas", "torch")}
+    about = (
+        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    )
+    listed = ", ".join(f"{name} {found}" for name, found in versions.items())
+    return {"machine": f"{about}, {listed}", "day": f"{pd.Timestamp.now('UTC'):%Y-%m-%d}"}
 
 
 @contextmanager

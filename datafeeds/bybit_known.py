@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from datafeeds.bybit_time import TIMEFRAMES, Timeframe, windows
+from datafeeds.series import floor_ms
 from glow_bt.errors import TransientFeedError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class LastKnown:
         return self._known[0][1] if known else math.nan
 
     def _floor(self, moment_ms: int) -> int:
-        return moment_ms - (moment_ms - self._grid.offset_ms) % self._grid.step_ms
+        return floor_ms(moment_ms, self._grid.step_ms, self._grid.offset_ms)
 
     def _settle(self, moment_ms: int) -> None:
         step, start = self._grid.step_ms, self._settled

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from datafeeds.bybit_time import TIMEFRAMES, timeframe_of
-from datafeeds.series import FUNDING_STEP_MS, SeriesKey, SeriesKind, kind_of
+from datafeeds.series import FUNDING_STEP_MS, SeriesKey, SeriesKind, ceil_ms, floor_ms, kind_of
 from glow_bt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ class BybitSeries:
 
     def floor(self, stamp_ms: int) -> int:
         """Return the last stamp of the grid at or before a moment."""
-        return stamp_ms - (stamp_ms - self.offset_ms) % self.step_ms
+        return floor_ms(stamp_ms, self.step_ms, self.offset_ms)
 
     def ceil(self, stamp_ms: int) -> int:
         """Return the first stamp of the grid at or after a moment."""
-        return stamp_ms + (self.offset_ms - stamp_ms) % self.step_ms
+        return ceil_ms(stamp_ms, self.step_ms, self.offset_ms)
 
     def due(self, now_ms: int) -> int:
         """Return the stamp before which everything can be had: bars when they have closed."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from datafeeds.series import ceil_ms, floor_ms
 from glow_bt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ class Timeframe:
 
     def floor(self, stamp_ms: int) -> int:
         """Return the last bar open at or before a stamp."""
-        return stamp_ms - (stamp_ms - self.offset_ms) % self.step_ms
+        return floor_ms(stamp_ms, self.step_ms, self.offset_ms)
 
     def ceil(self, stamp_ms: int) -> int:
         """Return the first bar open at or after a stamp."""
-        return stamp_ms + (self.offset_ms - stamp_ms) % self.step_ms
+        return ceil_ms(stamp_ms, self.step_ms, self.offset_ms)
 
 
 def _timeframe(name: str, code: str, minutes: int, offset_days: int = 0) -> Timeframe:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datafeeds.ohlcv_spans import cut, minus, union
-from datafeeds.series import SeriesKey
+from datafeeds.series import SeriesKey, ceil_ms, floor_ms
 from glow_bt.errors import DamagedPartError
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class Grid(NamedTuple):
 
     def around(self, start_ms: int, stop_ms: int) -> range:
         """Return the smallest span of the grid that holds all from start to stop."""
-        start = start_ms - (start_ms - self.offset_ms) % self.step_ms
-        stop = stop_ms + (self.offset_ms - stop_ms) % self.step_ms
+        start = floor_ms(start_ms, self.step_ms, self.offset_ms)
+        stop = ceil_ms(stop_ms, self.step_ms, self.offset_ms)
         return range(start, max(start, stop), self.step_ms)
 
     def cut(self, spans: Iterable[range]) -> list[tuple[int, range]]:

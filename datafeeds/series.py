@@ -16,10 +16,29 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["FUNDING_STEP_MS", "KINDS", "Page", "SeriesKey", "SeriesKind", "kind_of"]
+__all__ = [
+    "FUNDING_STEP_MS",
+    "KINDS",
+    "Page",
+    "SeriesKey",
+    "SeriesKind",
+    "ceil_ms",
+    "floor_ms",
+    "kind_of",
+]
 
 FUNDING_STEP_MS = 3_600_000
 """Grid of funding histories: intervals between payments are whole hours, and change."""
+
+
+def floor_ms(stamp_ms: int, step_ms: int, offset_ms: int) -> int:
+    """Return the last stamp at or before a moment, of a grid that far from the epoch's."""
+    return stamp_ms - (stamp_ms - offset_ms) % step_ms
+
+
+def ceil_ms(stamp_ms: int, step_ms: int, offset_ms: int) -> int:
+    """Return the first stamp at or after a moment, of a grid that far from the epoch's."""
+    return stamp_ms + (offset_ms - stamp_ms) % step_ms
 
 
 class SeriesKind(NamedTuple):

@@ -78,6 +78,16 @@ def _seeded():
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_training():
+    """What tests ask of trained models holds after few steps too."""
+    from tests.short_training import STEPS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("glow_bt.training.returns._STEPS", STEPS)
+        yield
+
+
 @pytest.fixture
 def float64():
     """Make float64 torch's default type for the length of a test."""

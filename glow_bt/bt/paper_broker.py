@@ -84,7 +84,11 @@ class PaperBroker(bt.brokers.BackBroker):
             "cash": self.cash,
             "positions": {name_of(data): _held(pos) for data, pos in self.positions.items()},
             "funding": {name_of(data): paid for data, paid in self.d_credit.items()},
-            "awaited": {name_of(d): each.awaited() for d, each in self._fundings().items()},
+            "awaited": {
+                name_of(data): awaited
+                for data, funding in self._fundings().items()
+                if (awaited := funding.awaited())
+            },
             "orders": [self._waiting(order) for order in orders],
             "trades": [
                 {"data": name_of(data), **_open_trade(trades[-1])}

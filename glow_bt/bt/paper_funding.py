@@ -107,7 +107,8 @@ class PaperFunding:
         ]
         charged = [Payment(stamp, size, mark, listed[stamp]) for stamp in span if stamp in listed]
         self._awaited |= {stamp: (size, mark) for stamp in span if stamp not in listed}
-        oldest = self._rates.seen_ns - _GIVEN_UP_NS
+        # By bars, not by clocks: so that a run in pieces has the state of one in one go.
+        oldest = now_ns - _GIVEN_UP_NS
         self._awaited = {s: held for s, held in self._awaited.items() if s > oldest}
         return charged, late
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALSO",
     "check_new_bars_file",
+    "check_new_file",
     "data",
     "export_bars",
     "print_export",
@@ -202,10 +203,20 @@ def check_new_bars_file(out: Path, overwrite: bool) -> None:
         ConfigError: if it is of another kind.
         ResultsError: if it exists and is not to be replaced.
     """
-    from glow_bt.errors import ResultsError
     from glow_bt.ohlcv import check_bars_file
 
     check_bars_file(out)
+    check_new_file(out, overwrite)
+
+
+def check_new_file(out: Path, overwrite: bool) -> None:
+    """Refuse a file that exists and is not to be replaced.
+
+    Raises:
+        ResultsError: if it is so.
+    """
+    from glow_bt.errors import ResultsError
+
     if out.exists() and not overwrite:
         raise ResultsError(f"expected a new file, found {out} there already; use --overwrite")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from glow_bt.cli.data import check_new_file
 from glow_bt.cli.options import ExampleCommand, hidden_beside, output_options
 from glow_bt.cli.stopping import stopped_by_sigterm
 
@@ -148,8 +149,7 @@ def _check_places(options: dict[str, Any]) -> None:
     for file in (options["out"], raw):
         if file is None:
             continue
-        if file.exists() and not options["overwrite"]:
-            raise ResultsError(f"expected a new file, found {file} there already; use --overwrite")
+        check_new_file(file, options["overwrite"])
         above = next(path for path in file.absolute().parents if os.path.lexists(path))
         if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
             what = "a folder without permission to write" if above.is_dir() else "a file"

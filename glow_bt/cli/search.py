@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from glow_bt.cli.options import (
     train_config,
     training_options,
 )
+from glow_bt.errors import TooFewBarsError
 
 __all__ = ["search"]
 
@@ -78,8 +81,9 @@ def search(
     """Seek the trainer's settings on bars before the first test span of the file BARS.
 
     Every trial is trained and judged on walk-forward folds of those bars. The number of trials,
-    and the probability that their best is overfitted, go into best.json, and from there with
-    --config into the manifest of a walk-forward.
+    the last bar that they used, and the probability that their best is overfitted go into
+    best.json, and from there with --config into the manifest of a walk-forward, which refuses to
+    test a bar that the search used.
     """
     from glow_bt.training import TrainingProgress
     from glow_bt.training.search import search as seek
@@ -89,7 +93,7 @@ def search(
     config = train_config(settings)
     ranges = None if space == "default" else SearchSpace.read(Path(space))
     past = untested_bars(load_bars(bars, fill_gaps), test_fraction)
-    with TrainingProgress() as progress:
+    with _few_bars_told(spans, test_fraction), TrainingProgress() as progress:
         result = seek(
             past,
             out,
@@ -117,3 +121,16 @@ def search(
 def _tell(number: int, state: str, value: float) -> None:
     gain = "" if math.isnan(value) else f", {value:.5g} a bar"
     click.echo(f"trial {number}: {state}{gain}", err=True)
+
+
+@contextmanager
+def _few_bars_told(spans: int, test_fraction: float) -> Iterator[None]:
+    """Say which bars are too few: not those of the whole file."""
+    try:
+        yield
+    except TooFewBarsError as error:
+        what = (
+            f"a search of {spans} validation spans in the {1 - test_fraction:.0%} of the bars "
+            "before the tests (--test-fraction)"
+        )
+        raise TooFewBarsError(error.needed, error.found, what) from error

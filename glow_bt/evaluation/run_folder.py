@@ -33,6 +33,7 @@ from pyarrow import ArrowException
 from glow_bt.artifact import Artifact, save_artifact
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation.model_page import write_model_page
+from glow_bt.evaluation.searched import num_trials, refuse_searched, told_of_search
 from glow_bt.evaluation.study import VAR_LEVELS, Study
 from glow_bt.evaluation.summary_page import write_summary_page
 from glow_bt.evaluation.tearsheet import write_tearsheet
@@ -108,16 +109,18 @@ def write_run(
         command: name of the command.
         trading: settings of cash, costs and policy.
         config: settings of the trainer, for a walk-forward.
-        search: what a search tried before; its key trials is their number, or a list of them, and
-            pbo, if it is there, the probability of overfitting.
+        search: what a search tried before, see `glow_bt.evaluation.searched`.
         overwrite: whether a run folder of that name, or an empty one, is replaced; nothing
             else ever is.
 
     Raises:
         ResultsError: if the path exists and may not be replaced, or cannot be written.
+        ConfigError: if what is said of a search cannot be.
+        LookAheadError: if the search used bars that were tested.
     """
     target = Path(os.path.realpath(folder))
     refuse_existing(target, overwrite)
+    refuse_searched(search, _starts(study, models)[0])
     manifest = _manifest(study, models, bars, title, command, trading, config)
     if search is not None:
         manifest["search"] = dict(search)
@@ -167,14 +170,6 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
             "run the study again with this version of glow_bt"
         )
     return Run(root, manifest, metrics, **tables)
-
-
-def num_trials(search: Mapping[str, Any] | None) -> int:
-    """Return how many configurations were tried before one was chosen; 1 without a search."""
-    if search is None:
-        return 1
-    trials = search["trials"]
-    return max(int(trials) if isinstance(trials, int) else len(trials), 1)
 
 
 def write_pages(run: Run) -> None:
@@ -318,6 +313,7 @@ def _facts(run: Run) -> dict[str, str]:
         "Bars": f"{bars['count']}, {bars['from'][:10]} to {bars['until'][:10]}",
         "Unseen bars shown": f"{span['bars']}, {span['from'][:10]} to {span['until'][:10]}",
         "Models": str(len(run.manifest["models"])),
+        **told_of_search(run.manifest.get("search"), pd.Timestamp(span["from"])),
         "Seed": str(run.manifest["seed"]),
         "Slippage": f"{trading['slippage_bps']:g} basis points",
         "Risk budget at 1 % VaR": f"{trading['risk_budget']:.1%} of equity",

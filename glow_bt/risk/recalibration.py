@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -38,17 +38,24 @@ from scipy import special
 from glow_bt.errors import ConfigError, DataError
 from glow_bt.quadrature import nodes_between, normal_tail_cuts, normal_tail_weights
 
-__all__ = ["LatentDistribution", "Recalibrated", "Recalibration"]
+__all__ = [
+    "LEAST_SLOPE",
+    "REACH",
+    "LatentDistribution",
+    "Recalibrated",
+    "Recalibration",
+    "check_probability",
+]
 
 Floats = npt.NDArray[np.float64]
 
 _STEP = 0.01
 _LEVELS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99)
 # Neighbouring quantiles keep this share of the distance that normal ones have.
-_LEAST_SLOPE = 0.25
+LEAST_SLOPE = 0.25
 # A scale that is wrong moves quantiles in proportion; out to here that is carried on beyond the
 # outermost levels. Further out the tails stay as heavy as they are, so that means stay finite.
-_REACH = 4.0
+REACH = 4.0
 _BLOCK_ROWS = 2048
 
 
@@ -136,6 +143,31 @@ class Recalibration:
             trail[:, k] = column
         return trail, replace(self, offsets=tuple(trail[-1].tolist()))
 
+    def below(self, latent: float) -> list[bool]:
+        """Return of each level whether a latent is below the quantile that is followed.
+
+        Raises:
+            DataError: if the latent is NaN.
+        """
+        if math.isnan(latent):
+            raise DataError("expected a latent, found NaN; leave out bars without a forecast")
+        pairs = zip(self._normal, self.offsets, strict=True)
+        return [latent < w + offset for w, offset in pairs]
+
+    def after(self, below: Sequence[bool]) -> Recalibration:
+        """Return the state once one more return is known, as `follow` does, in fewer steps.
+
+        Args:
+            below: of each level, whether the latent was `below`.
+        """
+        state = copy(self)
+        steps = zip(self.offsets, self.levels, below, strict=True)
+        offsets = tuple(
+            offset + (self.step * (p - 1) if out else self.step * p) for offset, p, out in steps
+        )
+        object.__setattr__(state, "offsets", offsets)
+        return state
+
     def to_dict(self) -> dict[str, Any]:
         """Return the state as JSON values; `from_dict` gets every bit of it back."""
         return {
@@ -168,7 +200,7 @@ class Recalibration:
 
     @cached_property
     def _normal(self) -> list[float]:
-        normal: list[float] = special.ndtri(np.array(self.levels)).tolist()
+        normal: list[float] = _normal_quantiles(self.levels).tolist()
         return normal
 
 
@@ -192,10 +224,10 @@ class Recalibrated:
                 f"expected offsets of shape (N, {len(levels)}), one a level, found {offsets.shape}"
             )
         self.distribution = distribution
-        self.normal: Floats = special.ndtri(np.asarray(levels))
+        self.normal: Floats = _normal_quantiles(tuple(levels))
         # Of each gap at least a share stays; both sides spread from the middle, which stays put.
         middle = len(levels) // 2
-        least = _LEAST_SLOPE * self.normal
+        least = LEAST_SLOPE * self.normal
         loose = self.normal + offsets - least
         loose[:, middle:] = np.maximum.accumulate(loose[:, middle:], axis=1)
         loose[:, middle::-1] = np.minimum.accumulate(loose[:, middle::-1], axis=1)
@@ -214,7 +246,7 @@ class Recalibrated:
         Raises:
             ConfigError: if p is outside (0, 1).
         """
-        _check_probability(p)
+        check_probability(p)
         w = np.full((len(self.knots), 1), special.ndtri(p))
         return self.distribution.at_latent(self._corrected(w))[:, 0]
 
@@ -226,7 +258,7 @@ class Recalibrated:
         Raises:
             ConfigError: if p is outside (0, 1).
         """
-        _check_probability(p)
+        check_probability(p)
         means = np.empty(len(self.knots))
         for start in range(0, len(means), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
@@ -253,11 +285,11 @@ class Recalibrated:
         """Add a knot at either end, in proportion to the outermost level."""
         for side, last in ((-1.0, 0), (1.0, -1)):
             w, q = float(self.normal[last]), self.knots[:, last]
-            if not 0 < side * w < _REACH:
+            if not 0 < side * w < REACH:
                 continue
-            outer = q + np.maximum(q / w, _LEAST_SLOPE) * (side * _REACH - w)
+            outer = q + np.maximum(q / w, LEAST_SLOPE) * (side * REACH - w)
             order = 1 if last else -1
-            self.normal = np.concatenate([self.normal, np.array([side * _REACH])][::order])
+            self.normal = np.concatenate([self.normal, np.array([side * REACH])][::order])
             self.knots = np.concatenate([self.knots, outer[:, None]][::order], axis=1)
 
     def _shortfall(self, p: float) -> Floats:
@@ -293,6 +325,18 @@ class Recalibrated:
         return start, low, np.where(inside, (high - low) / gap, 1.0)
 
 
-def _check_probability(p: float) -> None:
+@lru_cache(maxsize=64)
+def _normal_quantiles(levels: tuple[float, ...]) -> Floats:
+    normal: Floats = special.ndtri(np.array(levels))
+    normal.flags.writeable = False
+    return normal
+
+
+def check_probability(p: float) -> None:
+    """Refuse what is no probability of a tail.
+
+    Raises:
+        ConfigError: if it is outside (0, 1).
+    """
     if not 0 < p < 1:
         raise ConfigError(f"expected a probability inside (0, 1), found {p}")

@@ -54,6 +54,8 @@ class _ModelScorer:
         self.recalibration = _recalibration_of(recalibrate)
         self.allow_training_bars = allow_training_bars
         self._starts_ns = starts_ns
+        late = 0 if self.recalibration is None else horizon
+        self._min_bars = late + max(artifact.min_bars for artifact in artifacts)
 
     @property
     def min_bars(self) -> int:
@@ -62,8 +64,7 @@ class _ModelScorer:
         A recalibrated row depends on all bars before it; it needs one horizon more, to see how
         the forecast turned out that has just come due.
         """
-        late = 0 if self.recalibration is None else self.horizon
-        return late + max(artifact.min_bars for artifact in self.artifacts)
+        return self._min_bars
 
     @property
     def bar_seconds(self) -> float:

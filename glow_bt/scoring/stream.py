@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from glow_bt.errors import ConfigError, TooFewBarsError
-from glow_bt.risk.recalibration import Recalibrated, Recalibration
+from glow_bt.risk.recalibrated_bar import CorrectedTail, corrected_tail
+from glow_bt.risk.recalibration import Recalibration
 from glow_bt.scoring.last_bar import LastBar
 from glow_bt.scoring.risk_lines import Forecaster
 from glow_bt.scoring.scorer import ScheduledScorer, Scorer
@@ -19,6 +20,9 @@ __all__ = ["ScoreStream", "StreamState"]
 
 Floats = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
+
+# Forecasts kept for each bar of the horizon: bars that form leave some that never come due.
+_REMEMBERED = 4
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ class StreamState:
         return cls(Recalibration.from_dict(values["recalibration"]), stamp, horizon)
 
 
+class _Made(NamedTuple):
+    """A forecast, what was read off it, and the recalibration that was used."""
+
+    forecaster: Forecaster | None
+    tail: CorrectedTail | None = None
+    recalibration: Recalibration | None = None
+
+
 class ScoreStream:
     """Scores one bar after another as its scorer does the whole history.
 
@@ -94,6 +106,7 @@ class ScoreStream:
         self.scorer = scorer
         self._before = state or StreamState(scorer.recalibration, horizon=scorer.horizon)
         self._after = self._before
+        self._made: dict[int, tuple[bytes, _Made]] = {}
 
     @property
     def state(self) -> StreamState:
@@ -125,42 +138,70 @@ class ScoreStream:
         window = slice(last + 1 - scorer.min_bars, None)
         stamps_ns, bars, last = stamps_ns[window], bars[window], scorer.min_bars - 1
         first = scorer.first_scored(stamps_ns)
-        forecasters = scorer.forecasters(stamps_ns, bars, first)
-        self._count(stamps_ns[-2:].tolist(), forecasters, bars[:, 3])
+        self._count(stamps_ns, bars)
+        own = self._forecast_at(stamps_ns, bars)
         states = scorer.state_scores(stamps_ns, bars, first)[-1]
         reached = self._before.stamp_ns
-        last_one = forecasters[-1] if forecasters else None
-        if last_one is None or (reached is not None and stamps_ns[-1] < reached):
-            scores = np.concatenate([states, [np.nan, np.nan]])
-            return LastBar(scores, last_one, scorer.var_level, scorer.horizon)
-        offsets = np.array([self._after.recalibration.offsets])
-        own = Recalibrated(
-            last_one.distribution.rows(slice(-1, None)),
-            offsets,
-            self._after.recalibration.levels,
-        )
-        risk = [own.quantile(scorer.var_level)[0], own.shortfall(scorer.var_level)[0]]
+        tail, now = None, self._after.recalibration
+        if own is not None and (reached is None or stamps_ns[-1] >= reached):
+            tail = corrected_tail(own.distribution, now, scorer.var_level)
+        self._remember(stamps_ns, bars, _Made(own, tail, now))
+        risk = (np.nan, np.nan) if tail is None else (tail.quantile, tail.shortfall)
         scores = np.concatenate([states, risk])
-        return LastBar(scores, last_one, scorer.var_level, scorer.horizon)
+        return LastBar(scores, own, scorer.var_level, scorer.horizon)
 
-    def _count(self, last_stamps: list[int], forecasters: list[Forecaster], close: Floats) -> None:
+    def _count(self, stamps_ns: Stamps, bars: Floats) -> None:
         """Take in how the forecast has turned out that comes due at the last bar.
 
         What is counted anew and what again hangs on the stamp of the bar before: a bar that is
         replayed from shorter ones has a later stamp whenever it has grown.
         """
-        preceding, stamp_ns = last_stamps
+        preceding, stamp_ns = stamps_ns[-2:].tolist()
         reached = self._before.stamp_ns
         if reached is not None and preceding < reached:
             return
         if self._after.stamp_ns is not None and preceding >= self._after.stamp_ns:
             self._before = self._after
         recalibration = self._before.recalibration
-        made = len(close) - 1 - self.scorer.horizon
-        for own in forecasters:
-            row = made - own.first
-            if 0 <= row < len(own.distribution):
-                came_true = np.log(close[-1:] / close[made])
-                latent = own.distribution.rows(slice(row, row + 1)).latent(came_true)
-                recalibration = recalibration.follow(latent)[1]
+        due = self._due(stamps_ns, bars)
+        if due.forecaster is not None:
+            close = bars[:, 3]
+            came_true = np.log(close[-1:] / close[-1 - self.scorer.horizon])
+            if due.tail is not None and due.recalibration is recalibration:
+                below = [float(came_true[0]) < value for value in due.tail.followed]
+            else:
+                latent = due.forecaster.distribution.latent(came_true)
+                below = recalibration.below(float(latent[0]))
+            recalibration = recalibration.after(below)
         self._after = replace(self._before, recalibration=recalibration, stamp_ns=stamp_ns)
+
+    def _due(self, stamps_ns: Stamps, bars: Floats) -> _Made:
+        """Return the forecast that comes due at the last bar: the one that was made, if it stands.
+
+        A bar that has changed since, or was never scored here, is forecast anew.
+        """
+        past = slice(None, -self.scorer.horizon)
+        stamps_ns, bars = stamps_ns[past], bars[past]
+        seen, made = self._made.get(int(stamps_ns[-1]), (b"", None))
+        if made is not None and seen == _seen(stamps_ns, bars):
+            return made
+        return _Made(self._forecast_at(stamps_ns, bars))
+
+    def _forecast_at(self, stamps_ns: Stamps, bars: Floats) -> Forecaster | None:
+        """Forecast at the last bar alone."""
+        # The scorer begins a horizon early, to see the forecast that comes due.
+        first = len(bars) - 1 + self.scorer.horizon
+        found = self.scorer.forecasters(stamps_ns, bars, first)
+        return found[-1] if found else None
+
+    def _remember(self, stamps_ns: Stamps, bars: Floats, made: _Made) -> None:
+        """Keep what was said of the last bar until it comes due."""
+        horizon = self.scorer.horizon
+        self._made[int(stamps_ns[-1])] = (_seen(stamps_ns[horizon:], bars[horizon:]), made)
+        while len(self._made) > _REMEMBERED * horizon:
+            del self._made[next(iter(self._made))]
+
+
+def _seen(stamps_ns: Stamps, bars: Floats) -> bytes:
+    """Return all that a forecast at the last bar is made from."""
+    return stamps_ns.tobytes() + bars.tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from glow_bt.errors import ConfigError, MissingExtraError, ResultsError, TrainingError
+from glow_bt.folds import Fold
 from glow_bt.ohlcv import bars_sha256, validate_bars
 from glow_bt.placing import new_file
 from glow_bt.statistics import backtest_overfitting
@@ -53,6 +54,8 @@ class SearchResult:
         stamps: (N,) those bars.
         objective: what was sought.
         seed: of the study.
+        used_until: open of the last bar that a trial was trained or judged on; what is tested
+            must come after it.
         pbo: probability of backtest overfitting of choosing the best by its mean
             (`glow_bt.statistics.backtest_overfitting`); NaN with fewer than two complete trials.
     """
@@ -64,6 +67,7 @@ class SearchResult:
     stamps: pd.DatetimeIndex
     objective: str
     seed: int
+    used_until: pd.Timestamp
     pbo: float
 
     def record(self) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class SearchResult:
             "trials": len(self.trials),
             "objective": self.objective,
             "seed": self.seed,
+            "bars_until": self.used_until.isoformat(),
             "pbo": None if math.isnan(self.pbo) else self.pbo,
         }
 
@@ -154,7 +159,7 @@ def search(
             state, value = _tell(study, trial, gains, out)
         if told is not None:
             told(trial.number, state, value)
-    return _result(study, out, config, validation_stamps(bars, folds), objective, seed)
+    return _result(study, out, config, bars, folds, objective, seed)
 
 
 def _check(trials: int, objective: str) -> None:
@@ -193,6 +198,7 @@ def _study(out: Path, key: dict[str, Any]) -> optuna.Study:
     if (found := study.user_attrs.get("key", text)) != text:
         then = json.loads(found)
         other = [name for name, value in json.loads(text).items() if then.get(name) != value]
+        other = ["spans" if name == "n_folds" else name for name in other]
         raise ResultsError(
             f"expected a search of the same {', '.join(other)} in {out}, found one of others; "
             "give another folder, or repeat the call as it was"
@@ -250,7 +256,8 @@ def _result(
     study: optuna.Study,
     out: Path,
     config: TrainConfig,
-    stamps: pd.DatetimeIndex,
+    bars: pd.DataFrame,
+    folds: Sequence[Fold],
     objective: str,
     seed: int,
 ) -> SearchResult:
@@ -274,9 +281,10 @@ def _result(
         value=float(best.value),
         trials=pd.DataFrame(rows).set_index("trial"),
         gains=gains,
-        stamps=stamps,
+        stamps=validation_stamps(bars, folds),
         objective=objective,
         seed=seed,
+        used_until=bars.index[folds[-1].test.stop - 1],
         pbo=_overfitting(gains),
     )
     _write(result, [trial.number for trial in complete], out)

@@ -61,6 +61,12 @@ def workplace(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def no_tearsheet(monkeypatch):
+    """Leave out the page that takes longest, where a test looks at another or at none."""
+    monkeypatch.setattr(run_folder, "write_tearsheet", lambda *_args, **_kwargs: None)
+
+
 def commands_of(group, path=()):
     """Yield the words that call each command, those of its groups before it."""
     for name, command in sorted(group.commands.items()):
@@ -97,6 +103,7 @@ def test_a_setting_that_the_family_has_not_is_refused_in_one_line(workplace, tmp
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("no_tearsheet")
 def test_another_family_goes_the_whole_way_to_the_pages(workplace, tmp_path):
     bars, model, run = workplace / "bars.csv", tmp_path / "model", tmp_path / "run"
     args = ["--flow", "flow_matching", "--hidden", 8, "--epochs", 2, "--regimes", 2]
@@ -194,9 +201,10 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(workplace, tmp_p
     assert "expected a results folder" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_demo_gives_the_same_numbers_for_the_same_seed(tmp_path, capsys):
+def test_demo_gives_the_same_numbers_for_the_same_seed(tmp_path, capsys, monkeypatch):
     args = ["demo", "--folds", 3, "--seed", 7, *STUDY, "--out"]
     assert "Kupiec" in printed(*args, tmp_path / "a")
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
     again = json.loads(printed(*args, tmp_path / "b", "--json"))
     again.pop("out")
     assert again == json.loads((tmp_path / "a" / "metrics.json").read_text())
@@ -413,6 +421,7 @@ def test_the_budgets_reach_the_strategy(believer, contenders, options, expected)
     assert contenders["glow"].items() >= expected.items()
 
 
+@pytest.mark.usefixtures("no_tearsheet")
 def test_var_of_several_bars_recalibrated_goes_the_whole_way(workplace, tmp_path, capsys):
     bars, model, run = workplace / "bars.csv", tmp_path / "model", tmp_path / "run"
     args = ["train", bars, "--out", model, *SMALL, "--return-horizons", "5"]

@@ -3,11 +3,14 @@
 import gzip
 import json
 import threading
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
 
 from glow_bt.cli import main
+from glow_bt.cli.bar_spool import BarSpool
+from glow_bt.microstructure import MicrostructureSpec
 from tests.datafeeds.bybit_market import BOOK, START, TRADES, market_messages, trade_message
 from tests.datafeeds.bybit_server import BybitServer
 from tests.datafeeds.bybit_sockets import BybitSockets
@@ -195,7 +198,7 @@ def test_live_bars_are_those_of_the_messages_that_were_kept(servers, tmp_path, c
     since = ["--since", bars.index[0].isoformat(), "--timeframe", "1s", "--out", again]
     assert call("--trades", kept, "--book", kept, *since, *settings) == 0
     offline = pd.read_parquet(again)
-    assert len(bars) >= 15
+    assert len(bars) >= 5  # the first are of before both streams were up
     if not facts["book"].get("late_trades") and not facts["book"].get("late_states"):
         pd.testing.assert_frame_equal(
             bars.drop(columns="trades_complete"), offline.loc[bars.index], check_dtype=False
@@ -220,3 +223,20 @@ def test_streams_that_are_down_all_the_time_are_told_with_the_reason(servers, tm
 def test_a_market_that_does_not_exist_is_named(servers, tmp_path, capsys):
     assert live(servers, "--live", "BTX/USDT:USDT", "--out", tmp_path / "live.csv") == 1
     assert "BTC/USDT:USDT" in capsys.readouterr().err
+
+
+def test_bars_of_a_recording_that_was_killed_are_not_lost(servers, tmp_path, capsys):
+    """The same call puts them first; one of another market is refused."""
+    out = tmp_path / "live.csv"
+    form = {"symbol": "BTC/USDT:USDT", "depth": 50, **asdict(MicrostructureSpec(1000))}
+    index = pd.date_range("2024-01-01", periods=3, freq="s", tz="UTC", name="timestamp")
+    with BarSpool(tmp_path / ".live.csv.recording", form) as spool:
+        spool.add(pd.DataFrame({"mid": [1.0, 2.0, 3.0]}, index=index))
+    assert live(servers, "--for", "200ms", "--out", out, "--levels", 4) == 1
+    assert "cut short with another levels; give what it was given" in capsys.readouterr().err
+    assert live(servers, "--for", "200ms", "--out", out) == 0
+    told = capsys.readouterr()
+    assert "note: 3 bars of a call that was cut short come first" in told.err
+    assert "3 bars of 1s, 2024-01-01T00:00:00+00:00 to 2024-01-01T00:00:02" in told.out
+    assert pd.read_csv(out)["mid"].tolist() == [1.0, 2.0, 3.0]
+    assert list(tmp_path.iterdir()) == [out]

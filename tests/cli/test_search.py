@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from scipy.stats import norm
 
 from glow_bt.artifact import load_artifact
 from glow_bt.cli import main
 from glow_bt.cli.options import train_config
+from glow_bt.evaluation import run_folder
+from glow_bt.statistics import expected_maximum_sharpe
 from tests.models import sp500_bars
 
 pytest.importorskip("optuna")
@@ -51,6 +54,34 @@ def test_what_it_finds_trains_a_model(workplace, capsys):
     assert changed == {"seed"}
 
 
+def test_bars_that_a_search_used_are_not_tested(workplace, capsys, monkeypatch):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    file = workplace / "best.json"
+    search = {"trials": 7, "pbo": 0.5}
+    config = {"num_levels": 1, "num_steps": 1, "hidden_dim": 8, "max_epochs": 1}
+    bars = sp500_bars(0, 2000)
+    words = ["walk-forward", workplace / "bars.csv", "--config", file, "--no-ablations"]
+    words += ["--folds", 1, "--test-fraction", 0.1, "--members", 2, "--json"]
+    for row, code in ((1800, 1), (1799, 0)):
+        record = search | {"bars_until": bars.index[row].isoformat()}
+        file.write_text(json.dumps({"config": config, "search": record}))
+        assert call(*words, "--out", workplace / f"run-{row}") == code
+        said = capsys.readouterr()
+        assert ("the last bar that the search behind --config used" in said.err) == code
+        assert (workplace / f"run-{row}").exists() != code
+    manifest = json.loads((workplace / "run-1799" / "manifest.json").read_text())
+    assert manifest["search"] == record
+    found = json.loads(said.out)["statistics"]
+    deflated, moments = found["deflated_sharpe"], found["sharpe"]["glow"]
+    assert deflated["num_trials"] == 7
+    least = deflated["expected_maximum_per_bar"]
+    assert least == pytest.approx(expected_maximum_sharpe(7, deflated["sharpe_variance"]))
+    # Bailey & Lopez de Prado 2014, equation 2.
+    shift = (moments["per_bar"] - least) / moments["standard_error"]
+    assert deflated["probability"] == pytest.approx(norm.cdf(shift))
+    assert deflated["probability"] < moments["probabilistic"]
+
+
 def test_a_search_without_a_space_is_of_the_default_one(workplace, capsys, monkeypatch):
     seen = {}
 
@@ -80,6 +111,14 @@ def test_a_config_that_is_none_is_refused(workplace, tmp_path, capsys, content, 
     bars = workplace / "bars.csv"
     assert call("train", bars, "--config", file, "--out", tmp_path / "model") == 2
     assert message in capsys.readouterr().err
+
+
+def test_too_few_bars_before_the_tests_are_told_as_such(workplace, tmp_path, capsys):
+    words = ("--spans", 3, "--test-fraction", 0.8)
+    assert call("search", workplace / "bars.csv", "--out", tmp_path / "new", *words) == 1
+    said = capsys.readouterr().err
+    assert "a search of 3 validation spans in the 20% of the bars before the tests" in said
+    assert "found 400" in said
 
 
 def test_without_a_config_nothing_is_said_of_a_search():

@@ -11,7 +11,7 @@ import pytest
 
 from glow_bt.artifact import load_artifact
 from glow_bt.cli import main
-from glow_bt.evaluation import run_folder, unit_training
+from glow_bt.evaluation import run_folder, study, unit_training
 from tests.models import small_artifact, sp500_bars
 
 SMALL = ["--hidden", "8", "--levels", "1", "--steps", "1", "--epochs", "1", "--regimes", "2"]
@@ -49,6 +49,8 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(unit_training, "train", train)
     monkeypatch.setattr(unit_training, "unit_scores", lambda *_: {})
+    skipped = {"skipped": "it takes long"}
+    monkeypatch.setattr(study, "density_metrics", lambda *_, **__: skipped)
     monkeypatch.setattr(run_folder, "write_pages", lambda run: (run.folder / "index.html").touch())
     return begun
 

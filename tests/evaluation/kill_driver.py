@@ -3,9 +3,10 @@
 import sys
 
 from glow_bt.artifact import fingerprint
-from glow_bt.evaluation.engines import Engine
+from glow_bt.evaluation import engines
 from glow_bt.evaluation.walk_forward import train_walk_forward
 from tests.models import small_config, sp500_bars
+from tests.short_training import serve, shorten
 
 FOLDS = 3
 
@@ -31,12 +32,14 @@ def trained(store=None, jobs=1, progress=None):
         n_folds=FOLDS,
         test_fraction=0.15,
         store=store,
-        engine=Engine(jobs=jobs),
+        engine=engines.Engine(jobs=jobs),
         progress=progress,
     )
     return [f"{fingerprint(model.artifact)} {sorted(model.scores.items())}" for model in models]
 
 
 if __name__ == "__main__":
+    shorten()
+    engines._serve = serve
     for line in trained(sys.argv[1], int(sys.argv[2]), Loud()):
         print("model", line, flush=True)

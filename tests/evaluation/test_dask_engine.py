@@ -58,6 +58,7 @@ def cluster(tmp_path_factory):
         time.sleep(0.05)
     address = json.loads(file.read_text())["address"]
     worker = ["worker", address, *here, "--nthreads", "1", "--no-nanny"]
+    worker += ["--preload", "tests.short_training"]
     parts += [start(*worker, folder=folder) for _ in range(2)]
     yield address, parts[1:]
     for part in reversed(parts):

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from contextlib import closing
-from importlib.util import find_spec
 
 import pytest
 
@@ -130,13 +129,3 @@ def test_an_engine_that_is_not_installed_names_its_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, {"dask": "distributed", "ray": "ray"}[name], None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'glow-bt\[{name}\]'"):
         list(run_tasks(unit_tasks.process_id, tasks((0,)), Engine(name)))
-
-
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray: pip install 'glow-bt[ray]'")
-@pytest.mark.filterwarnings("default")
-def test_ray_outlives_a_lost_worker_and_names_a_task_that_loses_every_one(tmp_path):
-    given = tasks(*((i, str(tmp_path / "mark")) for i in range(4)))
-    found = dict(run_tasks(unit_tasks.die_once, given, Engine("ray", jobs=2)))
-    assert found == {f"key {i}": i for i in range(4)}
-    with pytest.raises(TrainingError, match=r"task 1, found its worker lost 2 times"):
-        list(run_tasks(unit_tasks.die_always, tasks((0,), (1,)), Engine("ray", jobs=2, retries=1)))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from glow_bt.artifact import save_artifact
-from glow_bt.errors import ResultsError
+from glow_bt.errors import LookAheadError, ResultsError
 from glow_bt.evaluation import run_folder
 from glow_bt.evaluation.run_folder import (
     num_trials,
@@ -218,6 +218,16 @@ def test_what_a_search_tried_is_kept_and_counted(write, tmp_path, search, count)
     assert num_trials(search) == count
     run = write(tmp_path / "run", search=search)
     assert run.manifest.get("search") == search
+
+
+def test_a_search_that_used_tested_bars_is_refused_unless_it_is_allowed(write, study, tmp_path):
+    first = study.latents.index[0]
+    search = {"trials": 4, "bars_until": first.isoformat()}
+    with pytest.raises(LookAheadError, match="the last bar that the search behind --config used"):
+        write(tmp_path / "run", search=search)
+    assert not (tmp_path / "run").exists()
+    allowed = search | {"overlap_allowed": True}
+    assert write(tmp_path / "run", search=allowed).manifest["search"] == allowed
 
 
 @pytest.fixture

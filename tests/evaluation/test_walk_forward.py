@@ -9,8 +9,7 @@ import pytest
 from glow_bt.artifact import fingerprint
 from glow_bt.artifact.manifest import manifest_of, tensors_of
 from glow_bt.errors import ConfigError, ResultsError, TooFewBarsError
-from glow_bt.evaluation import unit_training
-from glow_bt.evaluation.engines import Engine
+from glow_bt.evaluation import engines, unit_training
 from glow_bt.evaluation.unit_store import UnitStore
 from glow_bt.evaluation.unit_training import TrainedUnit, pack
 from glow_bt.evaluation.units import plan_units
@@ -22,6 +21,7 @@ from glow_bt.evaluation.walk_forward import (
 )
 from glow_bt.scoring import Scorer
 from tests.models import small_artifact, small_config, sp500_bars
+from tests.short_training import serve
 
 SETTINGS = {"n_folds": 2, "test_fraction": 0.3, "validation_fraction": 0.2}
 
@@ -173,12 +173,13 @@ def test_a_warm_fold_starts_at_the_model_before_and_names_it(models, warm):
             assert tensor.equal(cold[name]), name  # its members begin anew
 
 
-def test_warm_folds_of_two_processes_are_the_same_to_the_last_bit(bars, warm):
+def test_warm_folds_of_two_processes_are_the_same_to_the_last_bit(bars, warm, monkeypatch):
+    monkeypatch.setattr(engines, "_serve", serve)
     found = train_walk_forward(
         bars,
         small_config(),
         warm_start=True,
-        engine=Engine(jobs=2),
+        engine=engines.Engine(jobs=2),
         progress=(seen := Seen()),
         **SETTINGS,
     )

@@ -97,6 +97,16 @@ def test_at_once_and_one_by_one_are_the_same_to_the_bit():
     assert end == state
 
 
+def test_one_more_latent_moves_a_state_as_following_it_does():
+    state = expected = Recalibration(0.02)
+    for z in np.random.default_rng(1).standard_t(3, 300).tolist():
+        state = state.after(state.below(z))
+        expected = expected.follow(np.array([z]))[1]
+        assert state == expected
+    with pytest.raises(DataError, match="expected a latent, found NaN"):
+        state.below(math.nan)
+
+
 def test_a_trail_knows_nothing_of_latents_to_come():
     z = np.random.default_rng(0).standard_normal(50)
     trail, _ = Recalibration().follow(z)

@@ -123,14 +123,15 @@ def test_realised_volatility_refuses_what_it_does_not_know():
         RealisedVolatility(cerebro_over(BARS).datas[0], look_back=5)
 
 
-UNSEEN = unseen_bars(150)
+UNSEEN = 150  # bars
 
 
 @pytest.fixture(scope="module")
 def scores():
     scorer = Scorer(small_artifact())
-    scored = scorer.score(UNSEEN)
-    errors = scorer.var_error(UNSEEN.index.as_unit("ns").asi8, UNSEEN.to_numpy())
+    bars = unseen_bars(UNSEEN)
+    scored = scorer.score(bars)
+    errors = scorer.var_error(bars.index.as_unit("ns").asi8, bars.to_numpy())
     return scored.assign(var_error=errors)
 
 
@@ -147,8 +148,10 @@ POLICY = {"risk_budget": 0.05, "dead_band": 0.02, "cost_rate": 1e-4, "half_life"
     ids=str,
 )
 def test_scores_that_are_given_are_traded_as_the_model_itself_is(scores, settings):
-    own = run_baseline(GlowStrategy, UNSEEN, model=small_artifact(), **POLICY, **settings)
-    given = run_baseline(ScoredGlow, UNSEEN, scores=scores, **POLICY, **settings)
+    own = run_baseline(
+        GlowStrategy, unseen_bars(UNSEEN), model=small_artifact(), **POLICY, **settings
+    )
+    given = run_baseline(ScoredGlow, unseen_bars(UNSEEN), scores=scores, **POLICY, **settings)
     fills = sizes_of(own)
     assert len(fills) > 10
     pd.testing.assert_frame_equal(sizes_of(given), fills, rtol=1e-9)
@@ -156,7 +159,7 @@ def test_scores_that_are_given_are_traded_as_the_model_itself_is(scores, setting
 
 def target_of(scores, **settings):
     """The exposures of a strategy that trades every change, by the bar they are wanted at."""
-    run = run_baseline(ScoredGlow, UNSEEN, scores=scores, dead_band=0.0, **settings)
+    run = run_baseline(ScoredGlow, unseen_bars(UNSEEN), scores=scores, dead_band=0.0, **settings)
     return states_of(run)["exposure"].shift(-1)
 
 
@@ -190,7 +193,9 @@ def test_a_random_direction_is_a_coin_tossed_now_and_then(scores):
 
 
 def test_bars_without_scores_are_flat(scores):
-    run = run_baseline(ScoredGlow, UNSEEN, scores=scores.iloc[:140], use_direction=False)
+    run = run_baseline(
+        ScoredGlow, unseen_bars(UNSEEN), scores=scores.iloc[:140], use_direction=False
+    )
     states = states_of(run)
     assert (states["exposure"].iloc[141:] == 0.0).all()
     assert (states["exposure"].iloc[120:140] != 0.0).any()
@@ -198,8 +203,10 @@ def test_bars_without_scores_are_flat(scores):
 
 def test_scores_that_cannot_be_traded_are_refused(scores):
     with pytest.raises(ConfigError, match=r"scores=<frame .*found NoneType"):
-        run_baseline(ScoredGlow, UNSEEN)
+        run_baseline(ScoredGlow, unseen_bars(UNSEEN))
     with pytest.raises(DataError, match="found none of var_error"):
-        run_baseline(ScoredGlow, UNSEEN, scores=scores.drop(columns="var_error"))
+        run_baseline(ScoredGlow, unseen_bars(UNSEEN), scores=scores.drop(columns="var_error"))
     with pytest.raises(ConfigError, match="toss_every of at least 1"):
-        run_baseline(ScoredGlow, UNSEEN, scores=scores, random_direction=0, toss_every=0)
+        run_baseline(
+            ScoredGlow, unseen_bars(UNSEEN), scores=scores, random_direction=0, toss_every=0
+        )

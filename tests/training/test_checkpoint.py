@@ -107,38 +107,55 @@ def test_a_limit_on_file_sizes_is_told_in_one_line(tmp_path):
     assert repr(checkpoint.load()[1]) == repr(PROGRESS)
 
 
+# Each training in a child of its own, which need not load torch again.
 KILLED = """
 import os, signal, sys
 from glow_bt.training import train
 from tests.models import SMALL_BARS, small_config, sp500_bars
+from tests.short_training import shorten
 
-def kill(flow, epoch, max_epochs, num_features):
-    if flow == sys.argv[1] and epoch.number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+shorten()
+for case in sys.argv[1:]:
+    killed, family, folder = case.split(",")
 
-train(
-    sp500_bars(0, SMALL_BARS),
-    small_config(seed=5, flow=sys.argv[3], num_levels=None, num_steps=None),
-    progress=kill,
-    checkpoint_dir=sys.argv[2],
-)
+    def kill(flow, epoch, max_epochs, num_features):
+        if flow == killed and epoch.number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    train(
+        sp500_bars(0, SMALL_BARS),
+        small_config(seed=5, flow=family, num_levels=None, num_steps=None),
+        progress=kill,
+        checkpoint_dir=folder,
+    )
+    sys.exit()
 """
+CASES = (
+    ("state", "glow"),
+    ("return_1_1", "glow"),
+    ("return_1_2", "glow"),
+    ("state", "flow_matching"),
+)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Folders of trainings that were killed after the second epoch of a flow."""
+    folders = {case: tmp_path_factory.mktemp("killed") for case in CASES}
+    told = [",".join((*case, str(folder))) for case, folder in folders.items()]
+    command = [sys.executable, "-c", KILLED, *told]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert run.stdout.split() == [str(-signal.SIGKILL)] * len(CASES)
+    return folders
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flow", "family"),
-    [
-        ("state", "glow"),
-        ("return_1_1", "glow"),
-        ("return_1_2", "glow"),
-        ("state", "flow_matching"),
-    ],
-)
-def test_a_killed_training_goes_on_to_the_same_model(tmp_path, flow, family):
-    command = [sys.executable, "-c", KILLED, flow, str(tmp_path), family]
-    killed = subprocess.run(command, cwd=ROOT)
-    assert killed.returncode == -signal.SIGKILL
+@pytest.mark.parametrize(("flow", "family"), CASES)
+def test_a_killed_training_goes_on_to_the_same_model(killed, flow, family):
+    folder = killed[flow, family]
     resumed_epochs = []
 
     def note(name, epoch, max_epochs, num_features):
@@ -146,8 +163,8 @@ def test_a_killed_training_goes_on_to_the_same_model(tmp_path, flow, family):
 
     bars = sp500_bars(0, SMALL_BARS)
     config = small_config(seed=5, flow=family, num_levels=None, num_steps=None)
-    resumed = train(bars, config, progress=note, checkpoint_dir=tmp_path)
-    assert not list(tmp_path.iterdir())
+    resumed = train(bars, config, progress=note, checkpoint_dir=folder)
+    assert not list(folder.iterdir())
     # What was finished is not trained again, and what was killed goes on at its third epoch.
     names = ["state", "return_1_1", "return_1_2"]
     rest = names[names.index(flow) :]

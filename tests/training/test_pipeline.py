@@ -26,6 +26,7 @@ from glow_bt.ohlcv import bars_sha256
 from glow_bt.training import TrainConfig, train
 from glow_bt.training.returns import ReturnFitter
 from tests.models import SMALL_BARS, SMALL_CONFIG, small_artifact, small_config, sp500_bars
+from tests.short_training import STEPS
 
 PURGE = DEFAULT_SPEC.min_bars
 CONTEXT = ContextSpec().min_bars
@@ -301,7 +302,7 @@ def test_progress_hears_of_every_epoch_of_every_flow(bars):
     ]
     assert {(limit, width) for flow, _, limit, width in heard if flow == "state"} == {(2, 16)}
     limits = {(limit, width) for flow, _, limit, width in heard if flow != "state"}
-    assert limits == {(1500, 1)}  # 1500 steps of 512 rows; there are fewer rows
+    assert limits == {(STEPS, 1)}  # steps of 512 rows; there are fewer rows
     assert set(artifact.training.history) == set(epochs)
 
 

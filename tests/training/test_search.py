@@ -85,6 +85,7 @@ def test_what_is_written_is_what_was_found(found):
     assert TrainConfig(**best["config"]) == result.config
     assert best["search"] == {**result.record(), "value": result.value}
     assert best["search"]["trials"] == 14
+    assert best["search"]["bars_until"] == sp500_bars(0, 1200).index[-1].isoformat()
     assert 0.0 <= best["search"]["pbo"] <= 1.0
     with np.load(out / "gains.npz") as stored:
         np.testing.assert_array_equal(stored["gains"], result.gains)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from glow_bt.errors import TooFewBarsError
+from glow_bt.errors import ConfigError, TooFewBarsError
 from glow_bt.evaluation.leaks.futures import other_future
 from glow_bt.evaluation.leaks.record import Record, first_change
 from glow_bt.evaluation.leaks.runs import Runner, TargetError, Tracer
@@ -81,6 +81,11 @@ class Laboratory:
             except (TargetError, TooFewBarsError):
                 self.num_failed += 1
                 self._known[key] = None
+            except ConfigError as error:  # not one row a bar, as it was over the true history
+                raise ConfigError(
+                    f"{error}. Over all {len(self.bars)} bars it does: let it use the bars that "
+                    "it is given, and keep nothing between runs"
+                ) from error
         return self._known[key]
 
     def traced(self, experiment: Experiment | None, mode: str, until: int, tracer: Tracer) -> None:

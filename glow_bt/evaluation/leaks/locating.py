@@ -21,6 +21,7 @@ __all__ = ["late_reads", "locate"]
 _BARS_UNTIL_IT_ACTS = 30
 _MOST_LOCATED = 24
 _DRAWS = 4
+_CUTS_AFTER = 8
 _SHOWN = {"cut off": "the future cut off", "another": "another future"}
 
 Found = Mapping[str, tuple[int, Experiment]]
@@ -44,7 +45,7 @@ def locate(laboratory: Laboratory, found: Found, watches: Mapping[str, Watch]) -
         if number < _MOST_LOCATED:
             reach = laboratory.reach(experiment, output, row)
             where = _reading_line(watches[experiment.mode], row) or _traced_line(
-                laboratory, experiment, output, row, recordings
+                laboratory, experiment, output, row, reach, recordings
             )
         leaks.append(
             Leak(
@@ -73,9 +74,14 @@ def _reading_line(watch: Watch, row: int) -> CodeLine | None:
 
 
 def _traced_line(
-    laboratory: Laboratory, experiment: Experiment, output: str, row: int, recordings: Recordings
+    laboratory: Laboratory,
+    experiment: Experiment,
+    output: str,
+    row: int,
+    reach: int,
+    recordings: Recordings,
 ) -> CodeLine | None:
-    other = _same_length(laboratory, experiment, output)
+    other, row = _clearest(laboratory, experiment, output, row, reach)
     if (other, row) not in recordings:
         recordings[other, row] = _record(laboratory, other, row)
     left, right = recordings[other, row]
@@ -83,29 +89,45 @@ def _traced_line(
     return found or assignment(str(laboratory.runner.target.file), output)
 
 
-def _same_length(laboratory: Laboratory, experiment: Experiment, output: str) -> Experiment:
-    """An experiment of as many bars that shows the leak too, so that their number is no clue."""
+def _clearest(
+    laboratory: Laboratory, experiment: Experiment, output: str, row: int, reach: int
+) -> tuple[Experiment, int]:
+    """An experiment that shows the leak and little else, with the first row at which it does.
+
+    Half of the way from the row to what it reaches stays true, so that a label for training,
+    which may look some bars ahead, is the same. There are as many bars as in the true history,
+    so that their number is no clue; where that shows nothing, a cut soon after may.
+    """
+    halfway = (row + reach) // 2
+    for draw in range(2 if halfway > experiment.cut else 0):
+        other = Experiment(experiment.mode, halfway, "another", draw)
+        if output in (changes := laboratory.changes(other, row) or {}):
+            return other, changes[output]
     if experiment.how == "another":
-        return experiment
-    for draw in range(_DRAWS):
-        other = Experiment(experiment.mode, experiment.cut, "another", draw)
-        if output in (laboratory.changes(other) or {}):
-            return other
-    return experiment
+        return experiment, row
+    later = range(
+        experiment.cut + 1, min(experiment.cut + _CUTS_AFTER, len(laboratory.bars) - 2) + 1
+    )
+    tried = [(experiment.cut, draw) for draw in range(_DRAWS)]
+    for cut, draw in tried + [(cut, draw) for cut in later for draw in range(2)]:
+        other = Experiment(experiment.mode, cut, "another", draw)
+        if output in (changes := laboratory.changes(other) or {}):
+            return other, changes[output]
+    return experiment, row
 
 
 def _record(
     laboratory: Laboratory, experiment: Experiment, row: int
 ) -> tuple[LineTracer, LineTracer]:
     """Look at every line over the true history and over one with another future."""
-    bars, cut = laboratory.bars, experiment.cut
-    around = [row, row - 1, row - 2, cut, cut - 1, *np.linspace(0, cut, 9).astype(int).tolist()]
-    rows = tuple(sorted({r for r in around if 0 <= r <= cut}))
-    known = Known(len(bars), cut, bars.index[cut], rows)
+    # What is known at the row: a label for training may look further, up to the cut.
+    bars = laboratory.bars
+    around = [row, row - 1, row - 2, *np.linspace(0, row, 9).astype(int).tolist()]
+    known = Known(len(bars), row, bars.index[row], tuple(sorted({r for r in around if r >= 0})))
     target = laboratory.runner.target
     tracers = LineTracer(target, known), LineTracer(target, known)
-    laboratory.traced(None, experiment.mode, cut, tracers[0])
-    laboratory.traced(experiment, experiment.mode, cut, tracers[1])
+    laboratory.traced(None, experiment.mode, row, tracers[0])
+    laboratory.traced(experiment, experiment.mode, row, tracers[1])
     return tracers
 
 

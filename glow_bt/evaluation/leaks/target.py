@@ -135,6 +135,7 @@ def target_of(found: Any, name: str | None = None, model: object = None) -> Targ
                 "add the parameter"
             )
         params["model"] = model
+    _refuse_arguments(found, name, kind, params)
     try:
         file = inspect.getsourcefile(inspect.unwrap(found))
     except TypeError:
@@ -150,11 +151,31 @@ def _kind_of(found: object, name: str) -> Kind:
             return "indicator"
     elif callable(found):
         return "function"
+    what = "class" if isinstance(found, type) else type(found).__name__
     raise ConfigError(
         f"expected a backtrader.Strategy or backtrader.Indicator class or a function of bars, "
-        f"found {name}, a {type(found).__name__}; wrap it in a function that takes the bars and "
-        "returns one row a bar"
+        f"found {name}, a {what}; wrap it in a function that takes the bars and returns one row "
+        "a bar"
     )
+
+
+def _refuse_arguments(found: Any, name: str, kind: Kind, params: dict[str, Any]) -> None:  # noqa: ANN401
+    """Refuse what cannot be called with what it is given."""
+    given = "the bars alone" if kind == "function" else "no arguments"
+    if params:
+        given += " and a model"
+    try:
+        if kind == "function":
+            inspect.signature(found).bind(None, **params)
+        else:  # Backtrader hands params over by itself
+            inspect.signature(found.__init__).bind(None)
+    except TypeError as error:
+        raise ConfigError(
+            f"expected {name} to be called with {given}, found {error}; give its arguments "
+            "defaults, or wrap it in a function or a subclass that knows them"
+        ) from error
+    except ValueError:  # written in C
+        return
 
 
 def _parameters(found: Any, kind: Kind) -> list[str]:  # noqa: ANN401

@@ -5,6 +5,7 @@ import itertools
 import backtrader as bt
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
 LATE = 500
@@ -98,6 +99,21 @@ def through_a_helper(bars):
     return out
 
 
+def trained_on_everything(bars):
+    gains = bars["close"].pct_change().fillna(0.0)
+    known = np.column_stack([gains.shift(k).fillna(0.0) for k in range(3)])
+    rises = (gains.shift(-1) > 0).astype(float)
+    model = LinearRegression()
+    model.fit(known, rises)  # leaks
+    return model.predict(known)
+
+
+def rolled_round(bars):
+    closes = bars["close"].to_numpy()
+    following = np.roll(closes, -1)  # leaks
+    return following / closes
+
+
 FUNCTIONS = {
     shifted: 1,
     scaled_by_everything: "end",
@@ -114,6 +130,8 @@ FUNCTIONS = {
     late_leak: 1,
     volume_only: 1,
     through_a_helper: 2,
+    trained_on_everything: "end",
+    rolled_round: 1,
 }
 
 
@@ -199,6 +217,23 @@ class ScaledLine(bt.Indicator):
             self.lines.z.array[row] = scores[row]
 
 
+class Peaks(bt.Indicator):
+    """Knows a peak one bar early, but not at the end, whatever another future brings."""
+
+    lines = ("peak",)
+
+    def __init__(self):
+        self.addminperiod(3)
+
+    def once(self, start, end):
+        highs, made = self.data.high.array, self.lines.peak.array
+        for row in range(start, end - 1):
+            made[row] = float(highs[row - 1] < highs[row] > highs[row + 1])  # leaks
+
+    def next(self):
+        self.lines.peak[0] = 0.0
+
+
 class Repainting(bt.Indicator):
     """Writes its past, which a strategy sees under runonce."""
 
@@ -264,3 +299,19 @@ def needs_many(bars):
 class NeedsMany(bt.Strategy):
     def __init__(self):
         self.average = bt.ind.SMA(self.data, period=5000)
+
+
+_kept = {}
+
+
+def kept_between_runs(bars):
+    return _kept.setdefault("gain", bars["close"].pct_change())
+
+
+def with_an_argument(bars, window):
+    return bars["close"].rolling(window).mean()
+
+
+class WithAnArgument(bt.Strategy):
+    def __init__(self, threshold):
+        self.threshold = threshold

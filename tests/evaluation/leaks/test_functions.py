@@ -102,6 +102,12 @@ def test_a_chain_of_steps_leaks_if_one_of_them_does(before, leak, after, column,
             planted.failing,
             r"found KeyError: 'clsoe' at .*planted.py:\d+ `return bars\[\"clsoe\"\]",
         ),
+        (planted.kept_between_runs, "Over all 700 bars it does: let it use the bars that it is"),
+        (
+            planted.with_an_argument,
+            "bars alone, found missing a required argument: 'window'; give",
+        ),
+        (planted.WithAnArgument, "no arguments, found missing a required argument: 'threshold'"),
         (planted.too_short, r"one row a bar \(700\), found ndarray of shape \(3,\)"),
     ],
 )

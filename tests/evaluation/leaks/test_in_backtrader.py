@@ -30,6 +30,7 @@ def line_of(leaks):
         (planted.NegativeDelay, 1),
         (planted.LateVolume, 1),
         (planted.PeekingOnce, 1),
+        (planted.Peaks, 1),
         (planted.PeekingNext, 3),
         (planted.ScaledLine, None),
         (planted.ReadInInit, None),

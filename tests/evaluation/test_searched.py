@@ -1,0 +1,53 @@
+"""What a search used is not tested, unless that is asked for and said."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from glow_bt.errors import ConfigError, LookAheadError
+from glow_bt.evaluation.searched import num_trials, refuse_searched, told_of_search
+
+LAST = pd.Timestamp("2020-03-01", tz="UTC")
+NEXT = pd.Timestamp("2020-03-02", tz="UTC")
+SEARCH = {"trials": 6, "pbo": 0.1, "bars_until": LAST.isoformat()}
+
+
+@pytest.mark.parametrize(
+    "search", [None, SEARCH, {"trials": 6}, SEARCH | {"bars_until": "2020-03-01 01:00+01:00"}]
+)
+def test_tests_after_a_search_pass(search):
+    refuse_searched(search, NEXT)
+
+
+def test_the_last_bar_of_a_search_is_not_tested():
+    with pytest.raises(LookAheadError, match=r"after 2020-03-01 00:00:00\+00:00, .* a larger"):
+        refuse_searched(SEARCH, LAST)
+
+
+def test_who_allows_an_overlap_gets_it_in_capitals():
+    allowed = SEARCH | {"overlap_allowed": True}
+    refuse_searched(allowed, LAST)
+    (told,) = told_of_search(allowed, LAST).values()
+    assert "TESTED ONES AMONG THEM" in told
+
+
+def test_a_page_tells_of_a_search_and_of_one_without_its_bars():
+    assert told_of_search(None, NEXT) == {}
+    (told,) = told_of_search(SEARCH, NEXT).values()
+    assert told == "6 trials, on bars until 2020-03-01 00:00, all before the first tested"
+    (told,) = told_of_search({"trials": 6}, NEXT).values()
+    assert "not on record" in told
+
+
+@pytest.mark.parametrize(
+    "search", [{}, {"trials": 0}, {"trials": True}, {"trials": "6"}, [6], SEARCH | {"trials": 1.5}]
+)
+def test_a_record_without_its_number_of_trials_is_refused(search):
+    with pytest.raises(ConfigError, match="a search with its number of trials"):
+        num_trials(search)
+
+
+def test_bars_until_is_a_stamp():
+    with pytest.raises(ConfigError, match="with bars_until, a stamp, found 'soon'"):
+        refuse_searched(SEARCH | {"bars_until": "soon"}, NEXT)
