@@ -162,10 +162,10 @@ def train_walk_forward(
         expanding: train on all of the past, or on a window of constant length.
         spec: features of a market state.
         warm_start: whether the state flow of each fold begins at that of the fold before (see
-            `glow_bt.training.train`): quicker, and no better over all of the past. A rolling
-            window drops old bars from what is learnt from, but weights that are passed on have
-            seen them, which helps (see benchmarks/warm_start.md). Folds are then trained one
-            after the other.
+            `glow_bt.training.train`): often quicker, and hardly better over all of the past. A
+            rolling window drops old bars from what is learnt from, but weights that are passed
+            on have seen them, which helps (see benchmarks/warm_start.md). Folds are then trained
+            one after the other.
         store: see `train_units`.
         engine: see `train_units`.
         progress: see `train_units`.
