@@ -112,7 +112,7 @@ def demo(sample: str, out: Path, overwrite: bool, as_json: bool, **options: Any)
     "--warm-start",
     is_flag=True,
     help="Begin each fold's state flow at the one of the fold before instead of at random: "
-    "often quicker, and with --rolling better, as it remembers older bars. The folds of a seed then "
+    "often quicker, and with --rolling better, as it remembers older bars. Folds of a seed then "
     "wait for one another.",
 )
 @click.option("--fill-gaps", is_flag=True, help="Fill holes with flat bars of zero volume.")
