@@ -20,75 +20,80 @@ if TYPE_CHECKING:
 __all__ = ["contenders", "fee_of", "leverage_of", "trading_options"]
 
 
-def trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what decides on positions and costs."""
-    for flag, default, text in (
-        (
-            "--dead-band",
-            PolicyParams.dead_band,
-            "How far exposure may be from the one wanted; costs add to it.",
-        ),
-        (
-            "--half-life",
-            PolicyParams.half_life,
-            "Bars after which a bar counts half in the averages of likelihood and VaR that are "
-            "traded on; 0 goes by the current bar alone.",
-        ),
-        (
-            "--stance",
-            PolicyParams.stance,
-            "Side taken where there is no evidence of a direction: 1 holds the asset, 0 stays out.",
-        ),
-        ("--leverage-cap", PolicyParams.leverage_cap, "Largest exposure over equity."),
-        (
-            "--error-margin",
-            PolicyParams.error_margin,
-            "Standard errors of VaR that are added to it.",
-        ),
-        (
-            "--es-budget",
-            PolicyParams.es_budget,
-            "Share of equity that 1 % CVaR may lose; default: no limit.",
-        ),
-        ("--risk-budget", PolicyParams.risk_budget, "Share of equity that 1 % VaR may lose."),
-        ("--slippage-bps", 1.0, "Slippage on every fill, in basis points."),
-        ("--cash", 100_000.0, "Starting equity."),
-    ):
-        function = click.option(flag, type=float, default=default, show_default=True, help=text)(
-            function
-        )
-    function = click.option(
+# Options that are numbers, last shown first: name, default, help.
+_NUMBERS = (
+    (
+        "--dead-band",
+        PolicyParams.dead_band,
+        "How far exposure may be from the one wanted; costs add to it.",
+    ),
+    (
+        "--half-life",
+        PolicyParams.half_life,
+        "Bars after which a bar counts half in the averages of likelihood and VaR that are "
+        "traded on; 0 goes by the current bar alone.",
+    ),
+    (
+        "--stance",
+        PolicyParams.stance,
+        "Side taken where there is no evidence of a direction: 1 holds the asset, 0 stays out.",
+    ),
+    ("--leverage-cap", PolicyParams.leverage_cap, "Largest exposure over equity."),
+    ("--error-margin", PolicyParams.error_margin, "Standard errors of VaR that are added to it."),
+    (
+        "--es-budget",
+        PolicyParams.es_budget,
+        "Share of equity that 1 % CVaR may lose; default: no limit.",
+    ),
+    ("--risk-budget", PolicyParams.risk_budget, "Share of equity that 1 % VaR may lose."),
+    ("--slippage-bps", 1.0, "Slippage on every fill, in basis points."),
+    ("--cash", 100_000.0, "Starting equity."),
+)
+_OTHERS = (
+    click.option(
         "--var-horizon",
         type=int,
         default=1,
         show_default=True,
         help="Bars ahead that VaR is for, one that the model was trained for.",
-    )(function)
-    function = click.option(
+    ),
+    click.option(
         "--recalibrate", is_flag=True, help="Correct VaR by how earlier forecasts turned out."
-    )(function)
-    function = click.option(
+    ),
+    click.option(
         "--liquidity",
         type=click.Choice(["taker", "maker"]),
         default="taker",
         show_default=True,
         help="Which fee is paid; orders at the next open take liquidity.",
-    )(function)
-    function = click.option(
+    ),
+    click.option(
         "--ablations/--no-ablations",
         default=True,
         show_default=True,
         help="Also run the strategy with a part left out, on the same scores.",
-    )(function)
-    function = click.option(
+    ),
+    click.option(
         "--trials",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Settings that were tried before these, on whatever bars; a search's add to them. "
-        "The deflated Sharpe ratio counts them.",
-    )(function)
-    return click.option("--long-only", is_flag=True, help="Never short.")(function)
+        help="Settings that were tried before these were chosen, a search's beside; the deflated "
+        "Sharpe ratio counts them.",
+    ),
+    click.option("--long-only", is_flag=True, help="Never short."),
+)
+
+
+def trading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what decides on positions and costs."""
+    numbers = [
+        click.option(name, type=float, default=default, show_default=True, help=text)
+        for name, default, text in _NUMBERS
+    ]
+    for option in (*numbers, *_OTHERS):
+        function = option(function)
+    return function
 
 
 def leverage_of(trading: dict[str, Any]) -> float:

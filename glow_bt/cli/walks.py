@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from glow_bt.artifact import Artifact
     from glow_bt.evaluation.run_folder import Run
     from glow_bt.evaluation.walk_forward import FoldModel
+    from glow_bt.folds import Fold
     from glow_bt.training import TrainConfig
 
 __all__ = ["FOLDS", "History", "print_run", "read_histories", "walk", "write_study"]
@@ -105,7 +106,8 @@ def walk(
     seeds = seeds_of(config, options.pop("seeds", 1))
     _refuse_settings(options, config, store, reuse)
     settings = _fold_settings(options)
-    folds = {history.symbol: _divide(history, config, settings) for history in histories}
+    search = options.get("search")
+    folds = {history.symbol: _divide(history, config, settings, search) for history in histories}
     if warm_start:
         options["warm_start"] = True  # part of the manifest
     hidden = hidden_beside(out, "models")
@@ -268,12 +270,16 @@ def _refuse_settings(
         raise ConfigError("expected --store with --reuse, found none; say where the models are")
 
 
-def _divide(history: History, config: TrainConfig, settings: dict[str, Any]) -> Any:
+def _divide(
+    history: History, config: TrainConfig, settings: dict[str, Any], search: Any
+) -> list[Fold]:
     """Return the folds of a history that can be trained, as far as that is seen beforehand."""
+    from glow_bt.evaluation.searched import refuse_searched
     from glow_bt.evaluation.walk_forward import divide_walk_forward, refuse_untrainable
 
     with _naming(history.source):
         folds = divide_walk_forward(history.bars, config, **settings)
+        refuse_searched(search, history.bars.index[folds[0].test.start])
         refuse_untrainable(history.bars, folds[0], config)
     return folds
 

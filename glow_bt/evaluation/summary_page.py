@@ -27,12 +27,12 @@ _BENCHMARK = "buy_and_hold"
 # Share of the market's drawdown that a strategy like this should stay below.
 _MOST_DRAWDOWN = 0.6
 _CONTENDERS = {
-    "glow": "side (the stance, moved by the direction) x familiarity x VaR limit, averaged over the "
-    "last bars",
+    "glow": "side (the stance, moved by the direction) x familiarity x VaR limit, over the last "
+    "bars",
     "buy_and_hold": "99 % of the equity bought at the first unseen bar and held",
     "volatility_target": "long at 20 % a year over the volatility of the last 60 bars",
     "no_filter": "GLOW, but likelihood does not count: every bar is familiar",
-    "no_direction": "GLOW, but the direction does not count: the stance alone, or long without one",
+    "no_direction": "GLOW, but the stance alone counts, or long without one",
     "no_var_sizing": "GLOW, but with a constant, the median VaR limit on bars before the first "
     "unseen one, in place of the VaR limit",
     "no_averaging": "GLOW, but by the current bar alone",

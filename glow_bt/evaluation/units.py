@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -92,6 +92,10 @@ class Unit:
     def key(self) -> str:
         """64 hex digits: the sha256 of the inputs."""
         return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the key behind, which a worker works out from its own code and libraries."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def bars_of(self, history: pd.DataFrame) -> pd.DataFrame:
         """Return the bars that the hash is of."""

@@ -31,7 +31,7 @@ def run_scheduled(schedule, *, bars=BARS, commission=None, **params):
     cerebro.broker.setcash(CASH)
     cerebro.broker.addcommissioninfo(commission or BybitPerpetual(taker=0.0))
     cerebro.addanalyzer(AccountLedger, _name="ledger")
-    return run_strategy(cerebro, Scheduled, schedule=schedule, **params)
+    return run_strategy(cerebro, Scheduled, schedule=schedule, **{"dead_band": 0.0} | params)
 
 
 def fills_of(strategy):
@@ -48,14 +48,15 @@ def test_a_wanted_exposure_is_reached_at_the_next_open():
 def test_inside_the_band_there_is_no_order():
     wobble = [0.5 + 0.04 * (-1) ** i for i in range(60)]
     calm = random_bars(60, volatility=1e-4)
-    assert len(fills_of(run_scheduled(wobble, bars=calm))) == 1
-    assert len(fills_of(run_scheduled(wobble, bars=calm, dead_band=0.05))) > 50
+    # Into the band around 0.54 at the first bar, and no further.
+    assert len(fills_of(run_scheduled(wobble, bars=calm, dead_band=0.1))) == 1
+    assert len(fills_of(run_scheduled(wobble, bars=calm, dead_band=0.03))) > 50
     # (3/32 x 0.005)^(1/3) = 0.078 more.
-    assert len(fills_of(run_scheduled(wobble, bars=calm, dead_band=0.05, cost_rate=0.005))) == 1
+    assert len(fills_of(run_scheduled(wobble, bars=calm, dead_band=0.03, cost_rate=0.005))) == 1
 
 
 def test_flat_is_flat_to_the_last_digit():
-    strategy = run_scheduled([0.31, 0.77, 0.13, -0.59, 0.9, 0.05, 0.0], dead_band=0.0)
+    strategy = run_scheduled([0.31, 0.77, 0.13, -0.59, 0.9, 0.05, 0.0])
     assert strategy.position.size == 0.0
     assert len(fills_of(strategy)) == 7
 
@@ -131,11 +132,11 @@ def gapping_bars():
 def test_a_refused_order_is_logged_recorded_and_tried_again(caplog):
     bars = gapping_bars()
     with caplog.at_level(logging.WARNING, logger="glow_bt.bt.exposure"):
-        strategy = run_scheduled([0.99], bars=bars)
+        strategy = run_scheduled([0.99], bars=bars, dead_band=0.001)
     [rejected] = strategy.rejected
     assert rejected.timestamp == bars.index[0]
     assert rejected.reason == "Margin"
-    assert rejected.size == pytest.approx(0.99 * CASH / bars["close"].iloc[0])
+    assert rejected.size == pytest.approx(0.9892 * CASH / bars["close"].iloc[0])
     assert rejected.price == bars["close"].iloc[0]
     assert "order refused (Margin)" in caplog.text
     assert fills_of(strategy)["created"].tolist() == [bars.index[1]]
@@ -145,7 +146,7 @@ def test_a_used_up_account_stops_trading(caplog):
     bars = random_bars(20, volatility=1e-4)
     bars.loc[bars.index[5:], ["open", "high", "low", "close"]] *= 3.0
     with caplog.at_level(logging.WARNING, logger="glow_bt.bt.exposure"):
-        strategy = run_scheduled([-0.9] * 8 + [0.0], bars=bars)
+        strategy = run_scheduled([-0.9] * 8 + [0.0], bars=bars, dead_band=0.01)
     assert strategy.broker.getvalue() < 0.0
     assert len(fills_of(strategy)) == 1
     assert strategy.rejected == []

@@ -99,7 +99,7 @@ def test_no_order_without_a_var():
 def test_shortfall_and_estimation_error_limit_the_size(monkeypatch, side, budgets, limit):
     monkeypatch.setattr(GlowIndicator, "var_error", lambda self: 0.01, raising=False)
     model = ConstantScorer(1.0, -0.04, -0.08)
-    ordered = run_sized({5: side}, model=model, **budgets).ordered[5]
+    ordered = run_sized({5: side}, model=model, **{"risk_budget": 0.02} | budgets).ordered[5]
     assert ordered == pytest.approx(side * CASH * limit / BARS["close"].iloc[5], rel=1e-12)
 
 
@@ -126,7 +126,7 @@ def test_repeated_orders_do_not_pile_up():
     calm = random_bars(30, volatility=1e-5)
     strategy = run_sized({5: 1, 6: 1, 7: 1}, model=ConstantScorer(1.0, -0.04), bars=calm)
     first, second, third = strategy.ordered.values()
-    assert first == pytest.approx(CASH * 0.5 / calm["close"].iloc[5])
+    assert first == pytest.approx(CASH * 0.25 / calm["close"].iloc[5])
     assert abs(second or 0.0) < 1e-3 * first
     assert abs(third or 0.0) < 1e-3 * first
 
@@ -134,7 +134,7 @@ def test_repeated_orders_do_not_pile_up():
 def test_an_order_against_the_position_has_its_full_size():
     model = ConstantScorer(1.0, -0.04)
     strategy = run_sized({5: 1, 6: -1}, model=model)
-    limit = 0.5 * strategy.equity[6] / BARS["close"].iloc[6]
+    limit = 0.25 * strategy.equity[6] / BARS["close"].iloc[6]
     assert strategy.ordered[6] == pytest.approx(-limit, rel=1e-12)
 
 

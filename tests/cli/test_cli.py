@@ -169,6 +169,8 @@ def test_backtest_writes_the_whole_run(workplace):
             "no_filter",
             "no_direction",
             "no_var_sizing",
+            "no_averaging",
+            "direction_alone",
             "random_direction",
         ],
     )
@@ -594,7 +596,7 @@ def test_a_folder_of_runs_is_reported_as_a_list(workplace, tmp_path, capsys):
     assert f"wrote {tmp_path / 'index.html'}" in printed("report", tmp_path)
     assert json.loads(printed("report", tmp_path, "--json"))["runs"] == 2
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count('href="a/index.html"') == page.count('href="b/index.html"') == 7
+    assert page.count('href="a/index.html"') == page.count('href="b/index.html"') == 9
 
 
 def test_what_the_system_refuses_is_one_line(workplace, capsys):

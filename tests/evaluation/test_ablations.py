@@ -22,6 +22,8 @@ TRADING = {
     "error_margin": 1.0,
     "es_budget": None,
     "risk_budget": 0.03,
+    "stance": 0.0,
+    "half_life": 0.0,
     "slippage_bps": 1.0,
     "cash": 1e5,
     "var_horizon": 1,
@@ -31,7 +33,14 @@ TRADING = {
     "long_only": False,
     "seed": 0,
 }
-ABLATIONS = ["no_filter", "no_direction", "no_var_sizing", "random_direction"]
+ABLATIONS = [
+    "no_filter",
+    "no_direction",
+    "no_var_sizing",
+    "no_averaging",
+    "direction_alone",
+    "random_direction",
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +67,12 @@ def test_a_study_runs_the_strategy_its_baselines_and_its_ablations(bars):
     changed = {c.name: c.params for c in ran}
     assert changed["random_direction"]["toss_every"] == 5
     assert changed["no_var_sizing"]["constant_limit"] > 0
+    assert changed["no_direction"]["stance"] == 1.0  # none would hold nothing at all
 
 
 @pytest.mark.parametrize("error_margin", [0.0, 1.0])
 def test_scores_are_worked_out_once_for_all(bars, monkeypatch, error_margin):
-    trading = {**TRADING, "error_margin": error_margin}
+    trading = {**TRADING, "error_margin": error_margin, "stance": 0.5, "half_life": 5.0}
     ran = contenders(trading, bars, small_artifact())
     same = Contender("same", ScoredGlow, ran[3].params | {"use_filter": True}, uses_scores=True)
     calls = []

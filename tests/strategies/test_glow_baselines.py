@@ -77,7 +77,7 @@ def test_volatility_target_has_a_cap_and_a_band():
     calm = random_bars(200, seed=7, volatility=1e-5)
     run = run_baseline(VolatilityTarget, calm)
     assert run.analyzers.ledger.fills()["size"].tolist() == pytest.approx(
-        [(0.99 - 0.1) * CASH / calm["close"].iloc[60]]
+        [(0.99 - 0.8 * 0.1) * CASH / calm["close"].iloc[60]]
     )
     banded = run_baseline(VolatilityTarget, periods_per_year=8760.0, lookback=12)
     free = run_baseline(VolatilityTarget, periods_per_year=8760.0, lookback=12, dead_band=0.0)

@@ -80,8 +80,10 @@ def simulate(
             target = max(target, 0.0) if long_only else target
         if target == 0.0 or abs(exposure) > cap:
             wanted = target
+        elif abs(exposure - target) <= band:
+            wanted = exposure
         else:
-            wanted = np.clip(exposure, target - band, target + band)
+            wanted = target + 0.8 * band * np.sign(exposure - target)
         order = wanted * equity / close - size if wanted != exposure else 0.0
         equities.append(equity)
         exposures.append(exposure)
