@@ -160,6 +160,8 @@ def _refuse_other_code(client: Client) -> None:
     """Refuse workers that would train something else, or that cannot train at all."""
     own, place = _versions(), "the versions of glow_bt and its libraries that are here"
     for address, found in client.run(_versions, on_error="return").items():
+        if isinstance(found, OSError):
+            continue  # a worker that is just going
         if isinstance(found, Exception):
             other = str(found)
         else:
