@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float
-from scipy.integrate import DOP853
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
@@ -17,12 +17,20 @@ __all__ = ["Field", "integrate", "time_features", "velocity_field"]
 # From a time and rows (N, D) to their velocity (N, D) and its divergence (N,).
 Field = Callable[[float, Tensor], tuple[Tensor, Tensor]]
 
-# Dormand and Prince's method of order 8: 12 stages, of which each needs some of those before it.
-_STAGES = [
-    (float(time), [(i, float(weight)) for i, weight in enumerate(row) if weight])
-    for time, row in zip(DOP853.C, DOP853.A, strict=True)
-]
-_WEIGHTS = [(i, float(weight)) for i, weight in enumerate(DOP853.B) if weight]
+_Weights = list[tuple[int, float]]
+
+
+@cache
+def _tableau() -> tuple[list[tuple[float, _Weights]], _Weights]:
+    """Return Dormand and Prince's stages, each a time and the stages before it, and weights."""
+    # Here, because scipy.integrate takes long to load and only flows by an ODE need it.
+    from scipy.integrate import DOP853
+
+    stages = [
+        (float(time), [(i, float(weight)) for i, weight in enumerate(row) if weight])
+        for time, row in zip(DOP853.C, DOP853.A, strict=True)
+    ]
+    return stages, [(i, float(weight)) for i, weight in enumerate(DOP853.B) if weight]
 
 
 def integrate(
@@ -45,18 +53,19 @@ def integrate(
     Returns:
         x (N, D) at time stop, and log |det dx(stop)/dx(start)| (N,).
     """
+    stages, weights = _tableau()
     step = (stop - start) / num_steps
     log_det = x.new_zeros(x.shape[0])
     for number in range(num_steps):
         time = start + number * step
         velocities: list[Tensor] = []
         divergences: list[Tensor] = []
-        for fraction, row in _STAGES:
+        for fraction, row in stages:
             velocity, divergence = field(time + fraction * step, _moved(x, velocities, row, step))
             velocities.append(velocity)
             divergences.append(divergence)
-        x = _moved(x, velocities, _WEIGHTS, step)
-        log_det = _moved(log_det, divergences, _WEIGHTS, step)
+        x = _moved(x, velocities, weights, step)
+        log_det = _moved(log_det, divergences, weights, step)
     return x, log_det
 
 

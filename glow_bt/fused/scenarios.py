@@ -8,7 +8,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from scipy import special
-from scipy.stats import qmc
 
 from glow_bt.errors import FlowError
 from glow_bt.fused.flow import FusedFlow
@@ -67,6 +66,9 @@ class ScenarioBank:
             )
         if num_features < 1:
             raise FlowError(f"expected num_features of at least 1, found {num_features}")
+        # Here, because scipy.stats takes long to load and few draw scenarios.
+        from scipy.stats import qmc
+
         sobol = qmc.Sobol(num_features + 1, scramble=True, rng=seed)
         return cls(sobol.random(num_scenarios) + _HALF_STEP)
 
