@@ -14,7 +14,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
-check: $(STAMP) format-check lint types imports cov
+# The checks of the source run beside the tests: one of them is always single.
+check: $(STAMP)
+	$(MAKE) --jobs=2 format-check lint types imports cov
 
 fix: $(STAMP)
 	$(BIN)/ruff format $(CODE)

@@ -106,6 +106,9 @@ def save_artifact(
 def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read an artifact and prove that it works, in float64.
 
+    Its `training` says where it comes from, the model before it and the search behind its settings
+    among that.
+
     Raises:
         ArtifactError: if the folder is missing, of another schema or market state, damaged, or
             does not read its probe states as the trainer did; the message says what to do.

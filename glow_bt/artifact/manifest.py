@@ -80,7 +80,9 @@ def fingerprint(artifact: Artifact) -> str:
 
     The sha256 of every tensor and value that the artifact is rebuilt from. What is only worked
     out of these, such as thresholds and tail indices, is left out: its last bit may differ from
-    machine to machine, and a fingerprint must not.
+    machine to machine, and a fingerprint must not. The record of a search is among the values: a
+    model that has lost it is another one. Those without one have the fingerprint that they had
+    before there were such records.
     """
     digest = hashlib.sha256(json.dumps(_values_of(artifact), sort_keys=True).encode())
     for name, tensor in sorted(tensors_of(artifact).items()):
@@ -93,6 +95,10 @@ def _values_of(artifact: Artifact) -> dict[str, Any]:
     """Return the JSON values that `from_parts` reads."""
     direction = artifact.direction
     record = asdict(artifact.training)
+    if record["search"] is None:
+        # Absent, as in models of before there was one, which load in the same schema. Versions
+        # that do not know the entry refuse a model that has it, rather than overlook it.
+        del record["search"]
     return {
         "schema_version": SCHEMA_VERSION,
         "spec": artifact.spec.to_dict(),

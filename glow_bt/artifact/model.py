@@ -14,6 +14,7 @@ import pandas as pd
 
 from glow_bt.artifact.encoding import Encoder, encoder_of
 from glow_bt.artifact.returns import ReturnModel
+from glow_bt.artifact.search_record import check_search
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ArtifactError
 from glow_bt.features import FeatureSpec, Scaler
@@ -45,11 +46,15 @@ class TrainingRecord:
             validation_nll, or train_loss and validation_loss where it is no likelihood.
         versions: of the libraries involved.
         parent: fingerprint (`glow_bt.artifact.fingerprint`) of the artifact that this one was
-            adapted from; None for one that was trained from the start.
+            adapted from or started at; None for one that was trained from the start.
+        search: record of the search that found the settings (see
+            `glow_bt.artifact.search_record`); None if nothing is known of one. Who tests the
+            model counts its trials, and leaves out the bars that it used.
 
     Raises:
         ArtifactError: if the interval has no time zone or no length, or the parent is no
             fingerprint.
+        ConfigError: if what is said of a search cannot be.
     """
 
     trained_from: pd.Timestamp
@@ -63,6 +68,7 @@ class TrainingRecord:
     history: Mapping[str, Mapping[str, list[float]]]
     versions: Mapping[str, str]
     parent: str | None = None
+    search: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         aware = self.trained_from.tzinfo is not None and self.trained_until.tzinfo is not None
@@ -76,6 +82,7 @@ class TrainingRecord:
                 "expected the parent's fingerprint (64 hex digits) or none, found "
                 f"{self.parent!r}; train again"
             )
+        check_search(self.search)
 
 
 class Reading(NamedTuple):

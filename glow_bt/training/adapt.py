@@ -97,7 +97,8 @@ def adapt(
         progress: called after each epoch (see `TrainingProgress`).
 
     Returns:
-        The new artifact, which names its parent, or the parent if no flow was kept.
+        The new artifact, which names its parent and keeps what that has on record of a search, or
+        the parent if no flow was kept.
 
     Raises:
         DataError: if the bars break their contract.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 import glow_bt
-from glow_bt.artifact import Artifact, ReturnModel, TrainingRecord, fingerprint
+from glow_bt.artifact import Artifact, ReturnModel, TrainingRecord, check_search, fingerprint
 from glow_bt.direction import DirectionReadout
 from glow_bt.errors import ConfigError
 from glow_bt.features import DEFAULT_SPEC, FeatureSpec, Scaler
@@ -51,6 +51,7 @@ def train(
     spec: FeatureSpec | None = None,
     previous: Artifact | None = None,
     start: Artifact | None = None,
+    search: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> Artifact:
@@ -73,6 +74,9 @@ def train(
         previous: the model before this one, whose regime labels the new ones are matched to.
             Without it regimes are numbered by volatility, the calmest first.
         start: an earlier model at whose state flow training begins; default a new flow.
+        search: record of the search that found the settings (see
+            `glow_bt.artifact.search_record`), for whoever tests the model; default that of
+            `start`. Nothing is learnt from it.
         progress: called after each epoch (see `TrainingProgress`).
         checkpoint_dir: where to save after each epoch; an interrupted call with the same bars
             and settings goes on from there, to the same result.
@@ -84,8 +88,8 @@ def train(
         DataError: if the bars break their contract.
         TooFewBarsError: if a block is too short; says how many bars are needed.
         ConfigError: if the dates or the purge cannot work, `previous` has other features or
-            another number of regimes, or `start` other features, another state flow or another
-            bar interval.
+            another number of regimes, `start` other features, another state flow or another bar
+            interval, or `search` is no record of a search.
         LookAheadError: if `start` has learnt from bars after the training block.
         FeatureError: if a feature is constant in the training block.
         MissingExtraError: if the family of the state flow needs a package that is not installed.
