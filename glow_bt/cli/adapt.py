@@ -68,7 +68,8 @@ def adapt(
     """Go on training a model on the bars in file BARS that come after its training.
 
     A flow that is worse on held-out bars is dropped and the model's own stays. If both are, no
-    folder is written. The new model names the one that it comes from.
+    folder is written. The new model names the one that it comes from, and keeps what that says
+    of a search behind its settings.
     """
     from glow_bt.artifact import load_artifact, refuse_existing, save_artifact
     from glow_bt.training import TrainingProgress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,11 @@ from glow_bt.cli.options import (
 )
 from glow_bt.cli.walks import FOLDS, History, print_run, read_histories, walk, write_study
 from glow_bt.policy import PolicyParams
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from glow_bt.artifact import Artifact
 
 __all__ = ["backtest", "demo", "report", "walk_forward"]
 
@@ -177,12 +182,17 @@ def backtest(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Run a trained model over the bars in file BARS that come after its training."""
+    """Run a trained model over the bars in file BARS that come after its training.
+
+    Of a model whose settings a search found, the trials are counted, and bars that the search
+    used are refused.
+    """
     from glow_bt.artifact import load_artifact
 
     _refuse_early(out, overwrite, options)
     frame = load_bars(bars, fill_gaps)
     artifact = load_artifact(model)
+    _refuse_searched_bars(frame, artifact, options)
     title = options["title"] or bars.name
     run = write_study(frame, artifact, title, out, overwrite, options, "backtest")
     print_run(run.metrics, out, as_json)
@@ -234,3 +244,16 @@ def _refuse_early(out: Path, overwrite: bool, options: dict[str, Any]) -> None:
     PolicyParams(**{name: options[name] for name in limits})
     check_money(options["cash"], options["slippage_bps"])
     refuse_existing(out, overwrite)
+
+
+def _refuse_searched_bars(bars: pd.DataFrame, artifact: Artifact, options: dict[str, Any]) -> None:
+    """Refuse before the backtest what its folder would refuse after it."""
+    from glow_bt.evaluation.searched import refuse_searched
+    from glow_bt.evaluation.study import unseen_span
+
+    search = artifact.training.search
+    if search is None:
+        return
+    late = options["var_horizon"] if options["recalibrate"] else 0
+    warm_up = artifact.min_bars - 1 + late
+    refuse_searched(search, unseen_span(bars, artifact, late).index[warm_up], warm_up=warm_up)

@@ -49,18 +49,33 @@ def train(
     """Train on the bars in file BARS (CSV or Parquet).
 
     Chronological 70/15/15 split, or by dates; the last part is measured but never learned from.
-    An interrupted call goes on where it was when called again.
+    With --config the model keeps what the file says of a search: a backtest of it counts the
+    trials and tests no bar that the search used. An interrupted call goes on where it was when
+    called again.
     """
-    from glow_bt.artifact import refuse_existing, save_artifact
+    from glow_bt.artifact import (
+        bars_until,
+        check_search,
+        num_trials,
+        refuse_existing,
+        save_artifact,
+    )
     from glow_bt.training import TrainingProgress
     from glow_bt.training import train as train_model
 
     config = train_config(settings)
+    check_search(settings.get("search"))
     refuse_existing(out, overwrite=overwrite)
     frame = load_bars(bars, fill_gaps)
     checkpoints = hidden_beside(out, "checkpoint")
     with TrainingProgress() as progress:
-        artifact = train_model(frame, config, progress=progress, checkpoint_dir=checkpoints)
+        artifact = train_model(
+            frame,
+            config,
+            search=settings.get("search"),
+            progress=progress,
+            checkpoint_dir=checkpoints,
+        )
     save_artifact(artifact, out, overwrite=overwrite)
     if checkpoints.exists():
         checkpoints.rmdir()
@@ -76,10 +91,18 @@ def train(
             "data_sha256": record.data_sha256,
             "metrics": dict(record.metrics),
         }
+        if record.search is not None:
+            facts["search"] = dict(record.search)
         click.echo(json.dumps(facts))
         return
     metrics = record.metrics
     click.echo(f"trained on {record.n_bars} bars, {record.trained_from} to {record.trained_until}")
+    if record.search is not None:
+        until = bars_until(record.search)
+        span = "not on record" if until is None else f"until {until}"
+        click.echo(
+            f"settings found by a search of {num_trials(record.search)} trials, bars {span}"
+        )
     for block in ("train", "validation", "test"):
         if f"state_{block}_nll" in metrics:
             click.echo(

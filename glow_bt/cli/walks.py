@@ -188,12 +188,16 @@ def write_study(
     command: str,
     config: TrainConfig | None = None,
 ) -> Run:
-    """Backtest and write the run folder; options["search"] is what a search tried before."""
-    from glow_bt.evaluation.run_folder import num_trials, write_run
+    """Backtest and write the run folder.
+
+    What a search tried before stands in options["search"], or in the models' own records.
+    """
+    from glow_bt.evaluation.run_folder import write_run
+    from glow_bt.evaluation.searched import num_trials, search_behind
     from glow_bt.evaluation.study import run_study
     from glow_bt.training import TrainConfig
 
-    search = options.get("search")
+    search = options["search"] if "search" in options else search_behind(models)
     left_out = {"search", *TrainConfig.names()}
     study = run_study(
         bars,
@@ -217,7 +221,7 @@ def write_study(
             "fee": fee_of(options),
         },
         config=config,
-        search=search,
+        search=options.get("search"),
         overwrite=overwrite,
     )
 

@@ -33,7 +33,13 @@ from pyarrow import ArrowException
 from glow_bt.artifact import Artifact, save_artifact
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation.model_page import write_model_page
-from glow_bt.evaluation.searched import num_trials, refuse_searched, told_of_search
+from glow_bt.evaluation.searched import (
+    num_trials,
+    refuse_searched,
+    search_behind,
+    told_of_search,
+    with_search,
+)
 from glow_bt.evaluation.study import VAR_LEVELS, Study
 from glow_bt.evaluation.summary_page import write_summary_page
 from glow_bt.evaluation.tearsheet import write_tearsheet
@@ -109,7 +115,8 @@ def write_run(
         command: name of the command.
         trading: settings of cash, costs and policy.
         config: settings of the trainer, for a walk-forward.
-        search: what a search tried before, see `glow_bt.evaluation.searched`.
+        search: what a search tried before, see `glow_bt.artifact.search_record`; default what
+            the models have on record. A walk-forward's models are written with it.
         overwrite: whether a run folder of that name, or an empty one, is replaced; nothing
             else ever is.
 
@@ -120,10 +127,14 @@ def write_run(
     """
     target = Path(os.path.realpath(folder))
     refuse_existing(target, overwrite)
-    refuse_searched(search, _starts(study, models)[0])
+    warm_up = None
+    if search is None:
+        search, warm_up = search_behind(models), _artifacts(models)[0].min_bars - 1
+    refuse_searched(search, _starts(study, models)[0], warm_up=warm_up)
     manifest = _manifest(study, models, bars, title, command, trading, config)
     if search is not None:
         manifest["search"] = dict(search)
+        models = models if isinstance(models, Artifact) else with_search(models, search)
     try:
         with new_folder(target) as temporary:
             _fill(temporary, study, models, manifest)
@@ -258,7 +269,7 @@ def _manifest(
     trading: Mapping[str, Any],
     config: TrainConfig | None,
 ) -> dict[str, Any]:
-    artifacts = [models] if isinstance(models, Artifact) else [fold.artifact for fold in models]
+    artifacts = _artifacts(models)
     record = artifacts[0].training
     return {
         "schema_version": _SCHEMA_VERSION,
@@ -284,6 +295,10 @@ def _manifest(
     }
 
 
+def _artifacts(models: Sequence[FoldModel] | Artifact) -> list[Artifact]:
+    return [models] if isinstance(models, Artifact) else [fold.artifact for fold in models]
+
+
 def _starts(study: Study, models: Sequence[FoldModel] | Artifact) -> list[pd.Timestamp]:
     if isinstance(models, Artifact):
         return [study.latents.index[0]]
@@ -292,8 +307,10 @@ def _starts(study: Study, models: Sequence[FoldModel] | Artifact) -> list[pd.Tim
 
 def _model_facts(artifact: Artifact, label: str, valid_from: pd.Timestamp) -> dict[str, Any]:
     record = artifact.training
+    parent = {} if record.parent is None else {"parent": record.parent}
     return {
         "label": label,
+        **parent,
         "valid_from": valid_from.isoformat(),
         "trained_from": record.trained_from.isoformat(),
         "trained_until": record.trained_until.isoformat(),
@@ -313,6 +330,7 @@ def _facts(run: Run) -> dict[str, str]:
         "Bars": f"{bars['count']}, {bars['from'][:10]} to {bars['until'][:10]}",
         "Unseen bars shown": f"{span['bars']}, {span['from'][:10]} to {span['until'][:10]}",
         "Models": str(len(run.manifest["models"])),
+        **_told_of_parent(run.manifest["models"]),
         **told_of_search(run.manifest.get("search"), pd.Timestamp(span["from"])),
         "Seed": str(run.manifest["seed"]),
         "Slippage": f"{trading['slippage_bps']:g} basis points",
@@ -320,6 +338,12 @@ def _facts(run: Run) -> dict[str, str]:
         "Data sha256": bars["sha256"][:16],
         "glow_bt": run.manifest["versions"]["glow_bt"],
     }
+
+
+def _told_of_parent(models: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what a page tells of the model that a run's only model comes from."""
+    parent = models[0].get("parent") if len(models) == 1 else None
+    return {} if parent is None else {"Adapted from or started at": parent[:16]}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

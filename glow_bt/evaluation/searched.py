@@ -52,9 +52,7 @@ def with_search(models: Sequence[FoldModel], search: Mapping[str, Any]) -> list[
     for fold in models:
         record = fold.artifact.training
         parent = renamed.get(record.parent, record.parent)
-        told = replace(
-            fold.artifact, training=replace(record, search=dict(search), parent=parent)
-        )
+        told = replace(fold.artifact, training=replace(record, search=dict(search), parent=parent))
         renamed[fingerprint(fold.artifact)] = fingerprint(told)
         found.append(replace(fold, artifact=told))
     return found
@@ -95,7 +93,7 @@ def refuse_searched(
         remedy = (
             f"give bars of which at most {warm_up}, the warm-up, begin by then, or search with a "
             'larger --test-fraction and train again; "overlap_allowed": true beside '
-            '"bars_until", in the file that \'glow-bt train --config\' reads, trains a model that '
+            "\"bars_until\", in the file that 'glow-bt train --config' reads, trains a model that "
             "may be tested on bars on which its settings were chosen"
         )
     raise LookAheadError(

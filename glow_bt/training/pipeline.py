@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def train(
     family_libraries(config.flow)  # refuses before any work
     spec = spec or DEFAULT_SPEC
     _check_previous(previous, config, spec)
+    if search is None and start is not None:
+        search = start.training.search
+    check_search(search)
     bars = validate_bars(bars)
     fold = divide(bars, config, spec)
     if start is not None:
@@ -109,7 +113,9 @@ def train(
     with one_thread():
         artifact = _train_fold(bars, data, fold, config, spec, previous, start, fitter)
     fitter.remove_checkpoints()
-    return artifact
+    if search is None:
+        return artifact
+    return replace(artifact, training=replace(artifact.training, search=dict(search)))
 
 
 def _train_fold(
