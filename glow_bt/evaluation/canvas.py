@@ -7,6 +7,7 @@ figures matter or change.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +52,16 @@ __all__ = [
 
 # Okabe & Ito's colours, which people with any colour vision tell apart; vermilion is kept for
 # what needs attention and yellow is too faint on white.
-_REGIME_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C5109", "#444444")
+_REGIME_COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#8C5109",
+    "#444444",
+    "#6A51A3",
+)
 INK = "#0072B2"
 MUTED = "#8A8F98"
 ALARM = "#D55E00"
@@ -119,7 +129,11 @@ class Canvas:
 
 @contextmanager
 def canvas(
-    *heights: float, width: float = 11.0, right: float = 0.3, dates: bool = True
+    *heights: float,
+    width: float = 11.0,
+    right: float = 0.3,
+    dates: bool = True,
+    legend_rows: int = 1,
 ) -> Iterator[Canvas]:
     """Draw panels one below the other.
 
@@ -131,11 +145,13 @@ def canvas(
         width: width of the picture in inches.
         right: space beside the panels in inches.
         dates: whether the panels share a horizontal axis of dates, which needs no label.
+        legend_rows: of the legend above the first panel.
 
     Yields:
         The figure with one Axes a panel.
     """
     top, between, bottom, left = 0.36, 0.3, 0.5 if dates else 0.56, 0.82
+    top += 0.2 * (legend_rows - 1)
     height = top + sum(heights) + between * (len(heights) - 1) + bottom
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -263,13 +279,20 @@ def say_empty(axes: Axes, text: str) -> None:
     axes.set_yticks([])
 
 
-def legend_above(axes: Axes, handles: Sequence[Line2D] | None = None) -> None:
-    """Put the legend above the panel's right edge, where it hides nothing."""
+def legend_above(axes: Axes, handles: Sequence[Line2D] | None = None, rows: int = 1) -> None:
+    """Put the legend above the panel's right edge, where it hides nothing.
+
+    Args:
+        axes: the panel.
+        handles: what is named; default all that has a label.
+        rows: as many as the `canvas` was told.
+    """
+    named = axes.get_legend_handles_labels()[0] if handles is None else handles
     axes.legend(
-        handles=axes.get_legend_handles_labels()[0] if handles is None else handles,
+        handles=named,
         loc="lower right",
         bbox_to_anchor=(1.0, 1.0),
-        ncols=8,
+        ncols=max(math.ceil(len(named) / rows), 1),
         borderaxespad=0.2,
         columnspacing=1.4,
         handlelength=1.6,

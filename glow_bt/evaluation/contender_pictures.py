@@ -38,6 +38,8 @@ Floats = NDArray[np.float64]
 _BAND_DRAWS = 1000
 # Where the band is worked out; between, it is straight.
 _BAND_POINTS = 240
+# Names that the legend has room for beside each other.
+_IN_A_ROW = 6
 _PANELS = (("sharpe", "Sharpe ratio"), ("max_drawdown", "largest drawdown"))
 
 
@@ -85,7 +87,8 @@ def contenders_picture(
     """
     times = time_of(equity.index)
     names = [str(name) for name in equity]
-    with canvas(4.6) as drawn:
+    rows = 1 if len(names) <= _IN_A_ROW else 2
+    with canvas(4.6, legend_rows=rows) as drawn:
         axes = drawn.axes[0]
         if band is not None:
             axes.fill_between(
@@ -103,7 +106,7 @@ def contenders_picture(
         mark_bounds(axes, bounds)
         date_axis(axes, times)
         by_label = {str(line.get_label()): line for line in axes.lines}
-        legend_above(axes, [by_label[title_of(name)] for name in names])
+        legend_above(axes, [by_label[title_of(name)] for name in names], rows)
     return drawn.picture(
         "contenders_equity",
         title="Equity of all contenders",
