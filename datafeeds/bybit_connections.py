@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ class OpenConnections:
 
     def __init__(self) -> None:
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
 
     def watch(self, adapter: HTTPAdapter) -> None:
         """Take note of each connection that an adapter opens from now on."""
@@ -33,7 +35,9 @@ class OpenConnections:
 
     def break_off(self) -> None:
         """End all of them; new ones may be opened."""
-        for connection in list(self._open):
+        with self._lock:
+            connections = list(self._open)
+        for connection in connections:
             sock = connection.sock
             if sock is not None:
                 # The method of plain sockets: that of TLS would wait for the other side, or take
@@ -42,11 +46,12 @@ class OpenConnections:
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _watched(self, pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-        known, plain = self._open, pool.ConnectionCls
+        known, lock, plain = self._open, self._lock, pool.ConnectionCls
 
         class Connection(plain):  # type: ignore[valid-type, misc]
             def connect(self) -> None:
-                known.add(self)
+                with lock:
+                    known.add(self)
                 super().connect()
 
         return type(pool.__name__, (pool,), {"ConnectionCls": Connection})

@@ -1,4 +1,5 @@
 import socket
+import sys
 import threading
 import time
 
@@ -43,3 +44,38 @@ def test_new_connections_are_opened_afterwards(hourly, session):
     session.connections.break_off()
     session.connections.break_off()
     assert ask() == 0
+
+
+def test_connections_may_be_opened_while_others_are_broken_off():
+    interval = sys.getswitchinterval()
+
+    class Plain:
+        sock = None
+
+        def connect(self):
+            pass
+
+    class Pool:
+        ConnectionCls = Plain
+
+    known, over = OpenConnections(), threading.Event()
+    opened = known._watched(Pool).ConnectionCls
+
+    def keep_opening():
+        while not over.is_set():
+            some = [opened() for _ in range(200)]
+            for connection in some:
+                connection.connect()
+
+    threads = [threading.Thread(target=keep_opening) for _ in range(2)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(2000):
+            known.break_off()
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        for thread in threads:
+            thread.join()
