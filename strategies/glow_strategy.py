@@ -119,7 +119,16 @@ class GlowStrategy(ExposureStrategy):
         return super().save_state() | {"averages": [each.state for _, each in self._averages]}
 
     def load_state(self, values: dict[str, Any]) -> None:
-        """Go on from `save_state`."""
+        """Go on from `save_state`.
+
+        Raises:
+            ConfigError: if it was of a strategy that had no averages, which decided otherwise.
+        """
         super().load_state(values)
+        if "averages" not in values:
+            raise ConfigError(
+                "expected a state with averages of the last bars, found one without, of an "
+                "earlier version that decided otherwise; start anew in another folder"
+            )
         for (_, average), state in zip(self._averages, values["averages"], strict=True):
             average.state = state

@@ -166,6 +166,11 @@ def test_averages_go_on_from_a_saved_state():
     assert second.save_state() == whole.save_state()
 
 
+def test_a_state_of_before_there_were_averages_is_refused():
+    with pytest.raises(ConfigError, match=r"expected a state with averages .*in another folder"):
+        run_glow().load_state({"ruined": False})
+
+
 def test_nan_is_flat():
     class Patchy(WindowScorer):
         def score_arrays(self, stamps_ns, bars):
