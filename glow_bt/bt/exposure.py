@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import datetime
 import logging
-import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import backtrader as bt
 import pandas as pd
 
-from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.bt.live import FeedStatus
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.bt.stamps import from_index, to_index
 from glow_bt.errors import ConfigError
 from glow_bt.policy import PolicyParams, exposure_of, position_size, rebalanced_exposure
 
-__all__ = ["ExposureStrategy", "RejectedOrder", "tail_risk"]
+__all__ = ["ExposureStrategy", "RejectedOrder"]
 
 _log = logging.getLogger(__name__)
 _POLICY_NAMES = {field.name for field in fields(PolicyParams)}
@@ -178,16 +176,6 @@ class ExposureStrategy(bt.Strategy):
             rejected.timestamp,
             rejected.price,
         )
-
-
-def tail_risk(indicator: GlowIndicator, policy: PolicyParams) -> dict[str, float]:
-    """Return what limits exposure at the current bar beside the VaR: cvar and var_error.
-
-    The standard error is asked for only where it counts: error_margin above 0 and a VaR.
-    """
-    lines = indicator.lines
-    counts = policy.error_margin > 0.0 and not math.isnan(lines.var[0])
-    return {"cvar": lines.cvar[0], "var_error": indicator.var_error() if counts else 0.0}
 
 
 def _stamp_number(start: str | datetime.datetime | None) -> float:

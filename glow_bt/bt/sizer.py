@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import backtrader as bt
 
-from glow_bt.bt.exposure import tail_risk
 from glow_bt.bt.indicator import find_indicator
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.errors import ConfigError
@@ -70,11 +70,15 @@ class GlowVaRSizer(bt.Sizer):
         equity, close = self.broker.getvalue(), data.close[0]
         side = 1.0 if isbuy else -1.0
         held = side * exposure_of(self.broker.getposition(data).size, close, equity)
+        var = indicator.lines.var[0]
+        # The standard error is asked for only where it counts: it may have to be worked out.
+        error_counts = self.policy.error_margin > 0.0 and not math.isnan(var)
         exposure = entry_exposure(
             indicator.lines.in_distribution[0],
-            indicator.lines.var[0],
+            var,
             held,
             self.policy,
-            **tail_risk(indicator, self.policy),
+            cvar=indicator.lines.cvar[0],
+            var_error=indicator.var_error() if error_counts else 0.0,
         )
         return position_size(exposure, equity, close, self.p.qty_step)
