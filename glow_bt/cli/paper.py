@@ -112,8 +112,9 @@ def paper(**options: Any) -> None:
     History warms the model up; then each bar is scored as it closes, and what the strategy
     orders fills at the next open, with fees and funding. The account is saved at every bar:
     after a stop (Ctrl-C), a crash or a power cut the same call goes on with its position,
-    waiting orders and recalibration, and makes up for the bars that it missed: what waits fills
-    and funding is charged, but the strategy places no order on them, for they are late.
+    waiting orders, averages and recalibration, and makes up for the bars that it missed: what
+    waits fills and funding is charged, but the strategy places no order on them, for they are
+    late.
     """
     from datafeeds.bybit_client import BybitClient
     from datafeeds.bybit_feed import BybitData

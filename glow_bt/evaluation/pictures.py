@@ -106,7 +106,7 @@ def likelihood_picture(states: pd.DataFrame, bounds: Bounds = ()) -> Picture:
         title="Log-likelihood and filter",
         caption=sentences(
             "How likely the model finds each bar's market state.",
-            "Bars outside the filter's band (dots) are not traded: "
+            "Bars outside the filter's band (dots) count as wholly unfamiliar: "
             f"{outside.sum():,} of {scored.sum():,} scored bars, {outside[scored].mean():.1%}."
             if scored.any()
             else "",
