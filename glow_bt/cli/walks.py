@@ -152,6 +152,7 @@ class _Trained:
             lambda symbol, place: self._symbol(named[symbol], place),
             title=title or _names(list(named)),
             command=self.command,
+            overwrite=overwrite,
         )
 
     def _symbol(self, history: History, out: Path, overwrite: bool = False) -> Mapping[str, Any]:
@@ -166,6 +167,7 @@ class _Trained:
             lambda seed, place: self._seed(history, seed, place),
             title=history.title,
             command=self.command,
+            overwrite=overwrite,
         )
 
     def _seed(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glow_bt.errors import ResultsError
+from glow_bt.evaluation.run_folder import refuse_existing
 from glow_bt.evaluation.several_page import write_several_page
 from glow_bt.placing import new_folder
 
@@ -59,24 +60,27 @@ def write_several(
     *,
     title: str,
     command: str,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write a folder of run folders, one a member; it appears whole or not at all.
 
     Args:
-        folder: where to; one that is there is replaced (see `run_folder.refuse_existing`).
+        folder: where to.
         kind: one of `KINDS`.
         members: seeds or names of symbols, at least two.
         write: from a member and a place to its metrics; writes the run folder there.
         title: of the runs.
         command: name of the command.
+        overwrite: as `glow_bt.evaluation.run_folder.write_run` takes it.
 
     Returns:
         The content of seeds.json or symbols.json.
 
     Raises:
-        ResultsError: if the folder cannot be written.
+        ResultsError: if the path exists and may not be replaced, or cannot be written.
     """
     target = Path(os.path.realpath(folder))
+    refuse_existing(target, overwrite)
     manifest = {
         "schema_version": _SCHEMA_VERSION,
         "command": command,

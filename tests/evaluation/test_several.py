@@ -119,9 +119,24 @@ def test_a_folder_of_something_else_or_a_damaged_one_is_said(tmp_path):
         write_overview(tmp_path)
 
 
+def test_a_folder_that_came_meanwhile_is_not_replaced(tmp_path):
+    def write():
+        own = {"title": "t", "command": "c"}
+        write_several(tmp_path / "out", "seeds", [0, 1], write_run("t"), **own)
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(ResultsError, match=r"found .* there already"):
+        write()
+    assert [file.name for file in tmp_path.rglob("*")] == ["out", "mine"]
+
+
 def test_a_place_that_cannot_be_written_says_so(tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResultsError, match="expected to write a results folder"):
-        write_several(
-            tmp_path / "file" / "out", "seeds", [0, 1], lambda *_: {}, title="t", command="c"
-        )
+    for place, told in (("file/out", "expected a place for"), ("out", "expected to write a res")):
+        with pytest.raises(ResultsError, match=told):
+            write_several(tmp_path / place, "seeds", [0, 1], full, title="t", command="c")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
