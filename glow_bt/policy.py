@@ -333,8 +333,8 @@ def rebalanced_exposure(current: float, target: float, params: PolicyParams) -> 
     nearer edge: under proportional costs more is not worth them (Davis & Norman 1990, "Portfolio
     selection with transaction costs", Mathematics of Operations Research 15(4), theorem 5.1). An
     order ends 0.8 half-widths from the target, so that none is smaller than a fifth of one. There
-    is no band around leaving the market (target 0, which is what the filter asks for) nor for an
-    exposure that drifted above the leverage cap.
+    is no band around leaving the market (target 0: no side, or nothing known of the bar) nor for
+    an exposure that drifted above the leverage cap.
 
     Args:
         current: exposure held, at the bar's close.
