@@ -12,6 +12,7 @@ from scipy import special
 
 from glow_bt.errors import FlowError
 from glow_bt.fused.knots import KnotSpline
+from glow_bt.fused.one_row import mean_beyond, quantiles, values_at
 from glow_bt.quadrature import normal_tail_nodes
 
 __all__ = ["SkewedTails", "bent_body", "quantile_body"]
@@ -53,7 +54,8 @@ class SkewedTails:
 
     def scaled(self, factor: Floats) -> SkewedTails:
         """Return the distributions of y times factors (N,) above 0."""
-        return replace(self, scale=self.scale * factor)
+        # Field by field: `replace` asks the class for them, which a live bar feels.
+        return SkewedTails(self.scale * factor, self.left, self.right, self.location, self.spline)
 
     def rows(self, rows: slice | npt.NDArray[np.bool_]) -> SkewedTails:
         """Return some of the distributions."""
@@ -61,7 +63,21 @@ class SkewedTails:
 
     def at_latent(self, z: Floats) -> Floats:
         """Return y for latents z: (K,) for all rows or (N, K), giving (N, K)."""
-        return self._at_body(self.spline.inverse(z))
+        if len(self) != 1:
+            return self._at_body(self.spline.inverse(z))
+        # A copy: compiled code tells read-only arrays and such with gaps from others.
+        values = np.array(z, dtype=np.float64, order="C")
+        values_at(values.reshape(-1), _knots(self.spline), *self._one())
+        return np.atleast_2d(values)
+
+    def _one(self) -> tuple[float, float, float, float]:
+        """Return scale, left, right and location of the only row."""
+        return (
+            float(self.scale[0]),
+            float(self.left[0]),
+            float(self.right[0]),
+            float(self.location),
+        )
 
     def _at_body(self, v: Floats) -> Floats:
         index = np.where(v < 0, self.left[:, None], self.right[:, None])
@@ -73,7 +89,9 @@ class SkewedTails:
 
     def quantile(self, p: float) -> Floats:
         """Return the p-quantiles (N,), exact."""
-        return self._at_body(quantile_body(self.spline, p))[:, 0]
+        body = float(quantile_body(self.spline, p)[0])
+        scale, left, right = np.array(self.scale), np.array(self.left), np.array(self.right)
+        return quantiles(body, scale, left, right, float(self.location))
 
     def shortfall(self, p: float) -> Floats:
         """Return (N,) the mean below the p-quantile, or above it where p > 1/2.
@@ -82,7 +100,10 @@ class SkewedTails:
         Gauss-Legendre quadrature (12 nodes in each piece between knots).
         """
         _check_probability(p)
-        body, weights = _tail_body(self.spline, p)
+        nodes = _tail_nodes(self.spline, p)
+        if len(self) == 1:
+            return np.array([mean_beyond(nodes, *self._one())])
+        body, weights = nodes
         means = np.empty(len(self))
         for start in range(0, len(self), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
@@ -132,10 +153,16 @@ def quantile_body(spline: KnotSpline, p: float) -> Floats:
 
 
 @lru_cache(maxsize=256)
-def _tail_body(spline: KnotSpline, p: float) -> tuple[Floats, Floats]:
-    """Return (K,) what the body's inverse makes of the tail's nodes, and their weights (K,)."""
+def _tail_nodes(spline: KnotSpline, p: float) -> Floats:
+    """Return (2, K) what the body's inverse makes of the tail's nodes, and their weights."""
     z, weights = normal_tail_nodes(p, _kinks(spline))
-    return _kept(spline.inverse(z)), _kept(weights)
+    return np.array([spline.inverse(z), weights])
+
+
+@lru_cache(maxsize=256)
+def _knots(spline: KnotSpline) -> Floats:
+    """Return abscissas, ordinates and slopes (3, K)."""
+    return np.array([spline.x, spline.y, spline.slope])
 
 
 def _kept(values: Floats) -> Floats:

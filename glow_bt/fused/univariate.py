@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from glow_bt.errors import FlowError
 from glow_bt.fused.knots import KnotSpline
+from glow_bt.fused.one_row import parameters, prepare, quantile_spread
 from glow_bt.fused.skewed_tails import SkewedTails, bent_body, quantile_body
 
 __all__ = ["FusedUnivariate", "UnivariateParts"]
@@ -77,9 +79,16 @@ class FusedUnivariate:
         self.context_features = parts.context_features
         self.num_members = parts.num_members
         self._last: tuple[bytes, Floats] = (b"", np.empty(0))
+        self._last_members: tuple[float, Floats] = (math.nan, np.empty((0, 5)))
         self._mean_location = float(parts.location.mean())
         self._mean_log_scale = float(parts.log_scale.mean())
         self._mean_log_excess: Floats = parts.log_excess.mean(axis=0)
+        self._weights = _flat(parts)
+        self._widths = np.array([self.context_features, *(len(b[0]) for _, b in parts.layers)])
+        bounds = (parts.context_bound, parts.log_scale_bound, parts.log_index_bound)
+        means = (self._mean_log_scale, *self._mean_log_excess)
+        self._constants = np.array([*bounds, parts.min_index, *means])
+        prepare()
 
     def distribution(self, context: npt.ArrayLike | None = None) -> SkewedTails:
         """Return the distribution of y given each context (N, C); without context one.
@@ -87,8 +96,13 @@ class FusedUnivariate:
         Raises:
             FlowError: on a wrong context, or one that is not finite.
         """
+        contexts = self._contexts(context)
+        if contexts is not None and len(contexts) == 1:
+            figures = self._row(contexts)[1]
+            spline, location = self.parts.spline, self._mean_location
+            return SkewedTails(figures[:1], figures[1:2], figures[2:], location, spline)
         return self._distribution(
-            self._moves(context).mean(axis=0),
+            self._moves(contexts).mean(axis=0),
             self._mean_location,
             self._mean_log_scale,
             self._mean_log_excess,
@@ -103,7 +117,7 @@ class FusedUnivariate:
         """
         parts = self.parts
         own = zip(
-            self._moves(context),
+            self._moves(self._contexts(context)),
             parts.location.tolist(),
             parts.log_scale.tolist(),
             parts.log_excess,
@@ -122,7 +136,15 @@ class FusedUnivariate:
         Raises:
             FlowError: if p is outside (0, 1), or as `distribution` does.
         """
-        quantiles = self._member_quantiles(p, self._moves(context))
+        contexts = self._contexts(context)
+        if contexts is not None and len(contexts) == 1:
+            # At a live bar's close its VaR comes first, then the error of it.
+            last_key, moves = self._last
+            if last_key != contexts.tobytes():
+                moves = self._row(contexts)[0]
+            spread = quantile_spread(moves, self._members_at(p), self._constants)
+            return np.array([math.sqrt(self.num_members - 1) * spread])
+        quantiles = self._member_quantiles(p, self._moves(contexts))
         error: Floats = np.sqrt((self.num_members - 1) * quantiles.var(axis=0))
         return error
 
@@ -162,12 +184,12 @@ class FusedUnivariate:
             spline=spline,
         )
 
-    def _moves(self, context: npt.ArrayLike | None) -> Floats:
-        """Return what the networks say of each context, (M, N, 3)."""
+    def _contexts(self, context: npt.ArrayLike | None) -> Floats | None:
+        """Return contexts (N, C) of the right shape; None for a flow without."""
         if not self.context_features:
             if context is not None:
                 raise FlowError("expected no context, found one; leave it out")
-            return np.zeros((self.num_members, 1, 3))
+            return None
         try:
             contexts = np.asarray(context, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -177,6 +199,12 @@ class FusedUnivariate:
                 f"expected a context of shape (N, {self.context_features}), found "
                 f"{'none' if context is None else contexts.shape}"
             )
+        return contexts
+
+    def _moves(self, contexts: Floats | None) -> Floats:
+        """Return what the networks say of each context, (M, N, 3)."""
+        if contexts is None:
+            return np.zeros((self.num_members, 1, 3))
         if not np.isfinite(contexts).all():
             row = int((~np.isfinite(contexts)).any(axis=1).argmax())
             raise FlowError(
@@ -187,14 +215,29 @@ class FusedUnivariate:
         blocks = [clipped[i : i + _BLOCK_ROWS] for i in range(0, len(clipped), _BLOCK_ROWS)]
         if not blocks:
             return np.zeros((self.num_members, 0, 3))
-        if len(clipped) == 1:  # at a live bar's close its VaR comes first, then the error of it
-            key = clipped.tobytes()
-            last_key, moves = self._last
-            if last_key != key:
-                moves = self._outputs(clipped)
-                self._last = (key, moves)  # in one step: several threads may be here
-            return moves
         return np.concatenate([self._outputs(block) for block in blocks], axis=1)
+
+    def _row(self, contexts: Floats) -> tuple[Floats, Floats]:
+        """Return, of one context (1, C), what the networks say (M, 3) and the parameters (3,)."""
+        moves = np.empty((self.num_members, 3))
+        figures = parameters(
+            np.array(contexts[0]), self._weights, self._widths, self._constants, moves
+        )
+        if math.isnan(figures[0]):
+            self._moves(contexts)  # refuses what is not finite
+        self._last = (contexts.tobytes(), moves)  # in one step: several threads may be here
+        return moves, figures
+
+    def _members_at(self, p: float) -> Floats:
+        """Return what `quantile_spread` needs of each member at a level, (M, 5)."""
+        last_p, members = self._last_members
+        if last_p != p:
+            parts = self.parts
+            body = np.array([quantile_body(spline, p) for spline in parts.splines])  # (M, 1)
+            columns = (parts.location[:, None], parts.log_scale[:, None], parts.log_excess)
+            members = np.hstack([body, *columns])
+            self._last_members = (p, members)
+        return members
 
     def _outputs(self, contexts: Floats) -> Floats:
         """Return the outputs (M, N, 3) of all networks."""
@@ -207,6 +250,22 @@ class FusedUnivariate:
         line, shift = self.parts.line
         out[:, :, 0] += line @ contexts.T + shift[:, None]
         return out
+
+
+def _flat(parts: UnivariateParts) -> Floats:
+    """Return the weights in the order in which `parameters` reads them."""
+    weights, biases = parts.line
+    members = [
+        np.concatenate(
+            [
+                *(own[m].ravel() for weight, bias in parts.layers for own in (bias, weight)),
+                weights[m],
+                biases[m : m + 1],
+            ]
+        )
+        for m in range(parts.num_members)
+    ]
+    return np.concatenate(members).astype(np.float64)
 
 
 def _soft_bound(x: Floats, bound: float) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glow_bt.errors import ConfigError, TooFewBarsError
+from glow_bt.fused.corrected_nodes import prepare
 from glow_bt.risk.recalibrated_bar import CorrectedTail, corrected_tail
 from glow_bt.risk.recalibration import Recalibration
 from glow_bt.scoring.last_bar import LastBar
@@ -103,6 +104,7 @@ class ScoreStream:
                 f"expected the state of a stream over {scorer.horizon} bars, found one over "
                 f"{state.horizon}; go on with the horizon that it was saved with"
             )
+        prepare()
         self.scorer = scorer
         self._before = state or StreamState(scorer.recalibration, horizon=scorer.horizon)
         self._after = self._before
