@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -181,7 +182,7 @@ def _run(
         "model": fingerprint(artifact),
         "scores": scores,
         "strategy": options["strategy"],
-        "parameters": params,
+        "parameters": {**_defaults(strategy), **params},
         "cash": options["cash"],
         "costs": {name: options[name] for name in costs},
     }
@@ -195,6 +196,18 @@ def _run(
         cash=options["cash"],
         max_bars=options["max_bars"],
     )
+
+
+def _defaults(strategy: Any) -> dict[str, Any]:
+    """Return the strategy's parameters where nobody gives others, as far as JSON holds them.
+
+    Another version of it may have others, and would not go on as it began.
+    """
+    return {
+        name: value
+        for name, value in strategy.params._getpairs().items()
+        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    }
 
 
 def _commission(

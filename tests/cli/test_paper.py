@@ -200,6 +200,19 @@ def test_people_get_a_line_a_bar(monkeypatch, exchange, model, tmp_path, capsys)
     assert lines[-1].startswith(f"stopped after {count} bars; the same call goes on from")
 
 
+def test_a_version_with_other_defaults_does_not_go_on(
+    monkeypatch, exchange, model, tmp_path, capsys
+):
+    state = tmp_path / "paper"
+    assert call(monkeypatch, exchange, model, state, "--bars", 1) == 0
+    saved = json.loads((state / "state.json").read_text())
+    saved["settings"]["parameters"]["half_life"] = 12.0
+    (state / "state.json").write_text(json.dumps(saved))
+    capsys.readouterr()
+    assert call(monkeypatch, exchange, model, state, "--bars", 1, as_json=False) == 2
+    assert "found parameters.half_life 12.0 there and 24.0 now" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
