@@ -511,6 +511,20 @@ def test_the_parent_of_an_adapted_model_comes_back(tmp_path):
     assert load_artifact(tmp_path / "model").training.parent == record.parent
 
 
+def test_the_record_of_a_search_comes_back(tmp_path):
+    search = {"trials": 7, "pbo": None, "bars_until": "2000-01-03T00:00:00+00:00"}
+    record = replace(small_artifact().training, search=search)
+    save_artifact(replace(small_artifact(), training=record), tmp_path / "model")
+    assert load_artifact(tmp_path / "model").training.search == search
+    rewrite(tmp_path / "model", lambda m: m["training"]["search"].pop("trials"))
+    refused(tmp_path / "model", "the record of a search with its number of trials")
+
+
+def test_a_model_without_a_search_is_as_it_was_before_there_were_such_records(saved):
+    assert load_artifact(saved).training.search is None
+    assert "search" not in json.loads((saved / "manifest.json").read_text())["training"]
+
+
 def test_a_folder_that_exists_is_refused_and_left_as_it_is(folder):
     before = {file: file.read_bytes() for file in folder.iterdir()}
     with pytest.raises(ArtifactError, match=r"expected a new model folder.*ask to overwrite it"):
@@ -734,6 +748,8 @@ def test_whatever_differs_in_a_model_its_fingerprint_differs():
         replace(artifact, regimes=artifact.regimes.relabelled(np.array([1, 0, 2]))),
         replace(artifact, training=replace(record, seed=1)),
         replace(artifact, training=replace(record, parent="0" * 64)),
+        replace(artifact, training=replace(record, search={"trials": 2})),
+        replace(artifact, training=replace(record, search={"trials": 3})),
         replace(artifact, training=replace(record, metrics={**record.metrics, "a": 1.0})),
         replace(artifact, return_probe=artifact.return_probe[1:]),
         replace(artifact, returns=model_of_two_horizons().returns),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from glow_bt.cli.options import (
     train_config,
     training_options,
 )
+
+if TYPE_CHECKING:
+    from glow_bt.artifact import TrainingRecord
 
 __all__ = ["train"]
 
@@ -53,48 +56,48 @@ def train(
     trials and tests no bar that the search used. An interrupted call goes on where it was when
     called again.
     """
-    from glow_bt.artifact import (
-        bars_until,
-        check_search,
-        num_trials,
-        refuse_existing,
-        save_artifact,
-    )
+    from glow_bt.artifact import check_search, refuse_existing, save_artifact
     from glow_bt.training import TrainingProgress
     from glow_bt.training import train as train_model
 
     config = train_config(settings)
-    check_search(settings.get("search"))
+    search = settings.get("search")
+    check_search(search)
     refuse_existing(out, overwrite=overwrite)
     frame = load_bars(bars, fill_gaps)
     checkpoints = hidden_beside(out, "checkpoint")
     with TrainingProgress() as progress:
         artifact = train_model(
-            frame,
-            config,
-            search=settings.get("search"),
-            progress=progress,
-            checkpoint_dir=checkpoints,
+            frame, config, search=search, progress=progress, checkpoint_dir=checkpoints
         )
     save_artifact(artifact, out, overwrite=overwrite)
     if checkpoints.exists():
         checkpoints.rmdir()
     record = artifact.training
     if as_json:
-        facts = {
-            "out": str(out),
-            "trained_from": record.trained_from.isoformat(),
-            "trained_until": record.trained_until.isoformat(),
-            "bars": record.n_bars,
-            "flow": config.flow,
-            "seed": record.seed,
-            "data_sha256": record.data_sha256,
-            "metrics": dict(record.metrics),
-        }
-        if record.search is not None:
-            facts["search"] = dict(record.search)
-        click.echo(json.dumps(facts))
+        click.echo(json.dumps({"out": str(out), **_facts(record, config.flow)}))
         return
+    _print(record)
+    click.echo(f"wrote {out}")
+
+
+def _facts(record: TrainingRecord, flow: str) -> dict[str, Any]:
+    facts = {
+        "trained_from": record.trained_from.isoformat(),
+        "trained_until": record.trained_until.isoformat(),
+        "bars": record.n_bars,
+        "flow": flow,
+        "seed": record.seed,
+        "data_sha256": record.data_sha256,
+        "metrics": dict(record.metrics),
+    }
+    return facts if record.search is None else {**facts, "search": dict(record.search)}
+
+
+def _print(record: TrainingRecord) -> None:
+    """Print how the training went."""
+    from glow_bt.artifact import bars_until, num_trials
+
     metrics = record.metrics
     click.echo(f"trained on {record.n_bars} bars, {record.trained_from} to {record.trained_until}")
     if record.search is not None:
@@ -111,4 +114,3 @@ def train(
                 f"(Gaussian {metrics[f'gaussian_{block}_nll']:.3f}); "
                 f"next return's NLL {metrics[f'return_{block}_nll']:.4f}"
             )
-    click.echo(f"wrote {out}")

@@ -131,10 +131,11 @@ def write_run(
     if search is None:
         search, warm_up = search_behind(models), _artifacts(models)[0].min_bars - 1
     refuse_searched(search, _starts(study, models)[0], warm_up=warm_up)
+    if search is not None and not isinstance(models, Artifact):
+        models = with_search(models, search)
     manifest = _manifest(study, models, bars, title, command, trading, config)
     if search is not None:
         manifest["search"] = dict(search)
-        models = models if isinstance(models, Artifact) else with_search(models, search)
     try:
         with new_folder(target) as temporary:
             _fill(temporary, study, models, manifest)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from glow_bt.artifact import load_artifact
+from glow_bt.artifact import load_artifact, save_artifact
 from glow_bt.cli import main
 from glow_bt.cli.options import train_config
 from glow_bt.evaluation import run_folder
 from glow_bt.statistics import expected_maximum_sharpe
-from tests.models import sp500_bars
+from tests.models import small_artifact, sp500_bars
 
 pytest.importorskip("optuna")
 
@@ -48,10 +50,43 @@ def test_what_it_finds_trains_a_model(workplace, capsys):
     model = workplace / "model"
     seed = ("--seed", 5)
     assert call("train", bars, "--config", out / "best.json", *seed, "--out", model) == 0
-    capsys.readouterr()
-    config = load_artifact(model).training.config
-    changed = {name for name, value in best["config"].items() if config[name] != value}
+    until = pd.Timestamp(best["search"]["bars_until"])
+    line = f"settings found by a search of 2 trials, bars until {until}"
+    assert line in capsys.readouterr().out.splitlines()
+    record = load_artifact(model).training
+    changed = {name for name, value in best["config"].items() if record.config[name] != value}
     assert changed == {"seed"}
+    assert record.search == best["search"]
+    again = ("--config", out / "best.json", *seed, "--out", model, "--overwrite", "--json")
+    assert call("train", bars, *again) == 0
+    assert json.loads(capsys.readouterr().out)["search"] == best["search"]
+
+
+def test_a_backtest_counts_the_trials_behind_a_model_and_tests_no_bar_that_they_used(
+    workplace, capsys, monkeypatch
+):
+    monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
+    artifact, bars = small_artifact(), sp500_bars(0, 800)
+    until = bars.index[600]
+    record = {"trials": 7, "pbo": 0.5, "bars_until": until.isoformat()}
+    model = replace(artifact, training=replace(artifact.training, search=record))
+    save_artifact(model, workplace / "searched")
+    words = ["--model", workplace / "searched", "--no-ablations", "--json"]
+    warm_up = artifact.min_bars - 1
+    # All bars; one too many of the warm-up; as many as the message says.
+    for first, code in ((0, 1), (600 - warm_up, 1), (601 - warm_up, 0)):
+        file, run = workplace / f"from-{first}.csv", workplace / f"backtest-{first}"
+        bars.iloc[first:].to_csv(file)
+        assert call("backtest", file, *words, "--trials", 3, "--out", run) == code
+        said = capsys.readouterr()
+        assert ("the search behind the model's settings used" in said.err) == code
+        assert (f"at most {warm_up}, the warm-up, begin by then" in said.err) == code
+        assert run.exists() != code
+    assert json.loads((run / "manifest.json").read_text())["search"] == record
+    found = json.loads(said.out)
+    assert found["span"]["from"] == bars.index[601].isoformat()
+    # Seven of the search, two more that were told.
+    assert found["statistics"]["deflated_sharpe"]["num_trials"] == 9
 
 
 def test_bars_that_a_search_used_are_not_tested(workplace, capsys, monkeypatch):
@@ -71,6 +106,8 @@ def test_bars_that_a_search_used_are_not_tested(workplace, capsys, monkeypatch):
         assert (workplace / f"run-{row}").exists() != code
     manifest = json.loads((workplace / "run-1799" / "manifest.json").read_text())
     assert manifest["search"] == record
+    fold = load_artifact(workplace / "run-1799" / "artifacts" / "fold_1")
+    assert fold.training.search == record
     found = json.loads(said.out)["statistics"]
     deflated, moments = found["deflated_sharpe"], found["sharpe"]["glow"]
     assert deflated["num_trials"] == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -41,10 +42,10 @@ def write(study, monkeypatch):
     """Write a run without its pages, which other tests look at."""
     monkeypatch.setattr(run_folder, "write_pages", lambda run: None)
 
-    def call(folder, **options):
+    def call(folder, models=None, **options):
         bars = sp500_bars(0, 800)
         names = {"title": "S&P 500", "command": "backtest", "trading": TRADING}
-        return write_run(folder, study, small_artifact(), bars, **names, **options)
+        return write_run(folder, study, models or small_artifact(), bars, **names, **options)
 
     return call
 
@@ -228,6 +229,27 @@ def test_a_search_that_used_tested_bars_is_refused_unless_it_is_allowed(write, s
     assert not (tmp_path / "run").exists()
     allowed = search | {"overlap_allowed": True}
     assert write(tmp_path / "run", search=allowed).manifest["search"] == allowed
+
+
+def test_the_models_own_record_of_a_search_counts_where_none_is_given(study, write, tmp_path):
+    search = {"trials": 4, "bars_until": study.latents.index[0].isoformat()}
+    parent = "0123456789abcdef" * 4
+    artifact = small_artifact()
+
+    def call(search):
+        record = replace(artifact.training, search=search, parent=parent)
+        model = replace(artifact, training=record)
+        return write(tmp_path / "run", models=model)
+
+    with pytest.raises(LookAheadError, match=r"behind the model's settings .* at most 120, the"):
+        call(search)
+    assert not (tmp_path / "run").exists()
+    run = call(search | {"overlap_allowed": True})
+    assert run.manifest["search"] == search | {"overlap_allowed": True}
+    assert run.manifest["models"][0]["parent"] == parent
+    facts = run_folder._facts(run)
+    assert facts["Adapted from or started at"] == parent[:16]
+    assert "TESTED ONES AMONG THEM" in facts["Settings found by a search"]
 
 
 @pytest.fixture

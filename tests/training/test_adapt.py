@@ -402,6 +402,15 @@ def test_every_family_goes_on(family, tmp_path, all_kept):
     assert again.artifact.training.parent == fingerprint(child)
 
 
+def test_the_record_of_a_search_goes_with_the_model(all_kept):
+    search = {"trials": 3, "bars_until": "2000-01-03T00:00:00+00:00"}
+    record = replace(small_artifact().training, search=search)
+    parent = replace(small_artifact(), training=record)
+    child = adapt(parent, unseen_bars(NEW), max_steps=1).artifact
+    assert child.training.parent == fingerprint(parent)
+    assert child.training.search == search
+
+
 def test_tails_that_the_trainer_left_as_fitted_stay(all_kept):
     config = small_config(flow="flow_matching", num_levels=None, num_steps=None, max_epochs=1)
     parent = train(sp500_bars(0, SMALL_BARS), config)

@@ -112,6 +112,25 @@ def test_a_start_of_other_features_or_bars_is_refused(bars):
         train(bars, WARM, start=hourly)
 
 
+def test_the_record_of_a_search_is_kept_and_comes_from_the_start_if_not_given(bars, warm):
+    search = {"trials": 3, "bars_until": bars.index[300].isoformat()}
+    record = replace(small_artifact().training, search=search)
+    start = replace(small_artifact(), training=record)
+    inherited = train(bars, WARM, start=start)
+    assert inherited.training.search == search
+    assert inherited.training.parent == fingerprint(start)
+    given = train(bars, WARM, start=start, search={"trials": 9})
+    assert given.training.search == {"trials": 9}
+    for found in (inherited, given):
+        assert all(map(torch.equal, tensors_of(found).values(), tensors_of(warm).values()))
+    assert warm.training.search is None
+
+
+def test_what_is_no_record_of_a_search_is_refused_before_anything_else(bars):
+    with pytest.raises(ConfigError, match="a search with its number of trials"):
+        train(bars.iloc[:1], WARM, search={})
+
+
 def test_a_start_that_has_learnt_from_later_bars_is_refused(bars, warm):
     def check(start, config):
         check_start(start, config, DEFAULT_SPEC, bars, divide(bars, config, DEFAULT_SPEC))
