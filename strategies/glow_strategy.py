@@ -17,7 +17,7 @@ __all__ = ["GlowStrategy"]
 
 
 class GlowStrategy(ExposureStrategy):
-    """Holds side x familiarity x VaR limit, each over the last bars.
+    """Holds side x familiarity x VaR limit, the latter two by averages over the last bars.
 
     The side is the stance (by default: the asset is held) and what the model knows of direction,
     the familiarity how likely the last states were, the limit what their VaR allows. So by default

@@ -27,8 +27,8 @@ _BENCHMARK = "buy_and_hold"
 # Share of the market's drawdown that a strategy like this should stay below.
 _MOST_DRAWDOWN = 0.6
 _CONTENDERS = {
-    "glow": "side (the stance, moved by the direction) x familiarity x VaR limit, over the last "
-    "bars",
+    "glow": "side (the stance, moved by the direction) x familiarity x VaR limit, the latter two "
+    "by averages over the last bars",
     "buy_and_hold": "99 % of the equity bought at the first unseen bar and held",
     "volatility_target": "long at 20 % a year over the volatility of the last 60 bars",
     "no_filter": "GLOW, but likelihood does not count: every bar is familiar",
