@@ -18,6 +18,8 @@ from glow_bt.evaluation.backtest import BacktestResult, run_backtest
 from glow_bt.evaluation.density_metrics import density_metrics
 from glow_bt.evaluation.metrics import performance
 from glow_bt.evaluation.regime_metrics import regime_metrics
+from glow_bt.evaluation.searched import num_trials as tried
+from glow_bt.evaluation.searched import search_behind
 from glow_bt.evaluation.study_statistics import DRAWS, study_statistics
 from glow_bt.evaluation.walk_forward import FoldModel
 from glow_bt.ohlcv import BAR_COLUMNS, periods_per_year, validate_bars
@@ -107,7 +109,7 @@ def run_study(
     slippage_bps: float = 1.0,
     liquidity: str = "taker",
     leverage: float = 1.0,
-    num_trials: int = 1,
+    num_trials: int | None = None,
     draws: int | None = DRAWS,
 ) -> Study:
     """Run every contender over the unseen bars, with costs, and measure.
@@ -124,7 +126,8 @@ def run_study(
         slippage_bps: of the price, on every fill.
         liquidity: which of the fees is paid, "taker" or "maker".
         leverage: largest position over equity that the broker takes.
-        num_trials: configurations that were tried before these models were chosen.
+        num_trials: configurations that were tried before one was chosen; None for those of the
+            search that the models know of, or 1.
         draws: of the bootstraps; None for no statistics.
 
     Returns:
@@ -167,7 +170,7 @@ def run_study(
             {name: result.states for name, result in results.items()},
             periods_per_year=yearly,
             starting_equity=cash,
-            num_trials=num_trials,
+            num_trials=tried(search_behind(models)) if num_trials is None else num_trials,
             draws=draws,
         )
     return Study(results=results, latents=_latents(span.iloc[late:], models), metrics=metrics)
