@@ -8,6 +8,7 @@ What comes after those 40 % is tested in results/ and is not looked at here. Cal
 from __future__ import annotations
 
 import sys
+from unittest.mock import patch
 
 from datafeeds.samples import load_sample
 from glow_bt.bt import BybitPerpetual
@@ -48,10 +49,9 @@ def main(btc: str | None) -> None:
     if btc is not None:
         markets["BTC hourly"] = read_bars(btc)
     columns = {name: column(name, bars) for name, bars in markets.items()}
-    print(
-        "Sharpe ratio / max drawdown / turnover a year, after costs, mean over seeds; walk-forward"
-    )
-    print(f"with four folds over the last 60 % of the first {SHARE:.0%} of each history.\n")
+    print("Sharpe ratio / max drawdown / turnover a year / orders, after costs, mean over seeds;")
+    print("walk-forward with four folds over the last 60 % of the first")
+    print(f"{SHARE:.0%} of each history.\n")
     print(f"| what differs from the default | {' | '.join(markets)} |")
     print(f"|---|{'---|' * len(markets)}")
     for row in next(iter(columns.values())):
@@ -71,20 +71,23 @@ def column(name, bars):
             for settings in SETTINGS
         ),
     ]
-    studies = [
-        run_study(
-            past,
-            train_walk_forward(past, TrainConfig(seed=seed), n_folds=4),
-            contenders,
-            slippage_bps=SLIPPAGE_BPS,
-            draws=None,
-        ).metrics["strategies"]
-        for seed in SEEDS[name]
-    ]
-    return {
-        contender.name: cell([study[contender.name] for study in studies])
-        for contender in contenders[1:]
-    }
+    studies = [study(past, seed, contenders) for seed in SEEDS[name]]
+    return {row: cell([found[row] for found in studies]) for row in list(studies[0])[1:]}
+
+
+def study(past, seed, contenders):
+    """Return each contender's metrics, and those of the default with orders to the band's edge."""
+    models = train_walk_forward(past, TrainConfig(seed=seed), n_folds=4)
+
+    def metrics(some):
+        return run_study(past, models, some, slippage_bps=SLIPPAGE_BPS, draws=None).metrics[
+            "strategies"
+        ]
+
+    found = metrics(contenders)
+    with patch("glow_bt.policy._REACH", 1.0):
+        found["orders to the edge of the band"] = metrics(contenders[:1])["glow"]
+    return found
 
 
 def label(settings):
@@ -96,7 +99,10 @@ def cell(measured):
         values = [m[name] for m in measured if m[name] is not None]
         return sum(values) / len(values) if values else float("nan")
 
-    return f"{mean('sharpe'):.2f} / {mean('max_drawdown'):.1%} / {mean('turnover'):.1f}"
+    return (
+        f"{mean('sharpe'):.2f} / {mean('max_drawdown'):.1%} / {mean('turnover'):.1f} / "
+        f"{mean('n_orders'):.0f}"
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ __all__ = [
 # next open plus commission; at the full cap either would exceed the account.
 FILL_RESERVE = 0.99
 # Where an order ends, in half-widths of the band from its middle. At the edge itself, 1, the next
-# breath of the price would ask for another order; on hourly bars this saves three in four.
+# breath of the price would ask for another order (benchmarks/select_policy.md).
 _REACH = 0.8
 # A few rounding errors, so that 0.3 is three steps of 0.1 although 0.3 / 0.1 < 3 in floats.
 _ROUNDING = 8 * 2.0**-52
@@ -187,7 +187,8 @@ def target_exposure(
 
     The side is stance + direction, clipped to [-1, 1]. The familiarity is min(1, 2 confidence):
     where bars are as usual as the held-out ones that confidence is a rank among, it is uniform on
-    [0, 1], and twice its average is 1. Hand over averages, from `ScoreAverage`, for that.
+    [0, 1], and twice its average is 1; 0.94 on average with 5 % of bars outside the filter and a
+    half-life of 24 bars. Hand over averages, from `ScoreAverage`, for that.
 
     Args:
         direction: in [-1, 1], negative for falling.
@@ -216,7 +217,8 @@ def target_exposure(
 class ScoreAverage:
     """Averages of what the model says about the bars so far, the last ones above all.
 
-    average_t = sum_k w^k x_(t-k) / sum_k w^k with w = 2^(-1 / half_life), over all bars seen. A
+    average_t = sum_k w^k x_(t-k) / sum_k w^k with w = 2^(-1 / half_life), over all bars seen (of
+    several feeds, those since all of them have begun). A
     state that is unusual, or a VaR that is wide, for a bar or two is no reason to pay for a trade;
     one that stays so is. Outside the filter a bar's confidence counts as 0.
 

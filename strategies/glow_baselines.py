@@ -34,7 +34,7 @@ class BuyAndHold(ExposureStrategy):
             strategy it is compared with could trade. None for the first bar.
     """
 
-    params: ClassVar[Any] = (("dead_band", 0.0),)
+    params: ClassVar[Any] = (("dead_band", 0.0), ("cost_rate", 0.0))
 
     def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
         """Return whatever is held, or the whole equity."""

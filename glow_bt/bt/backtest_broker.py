@@ -6,25 +6,21 @@ from collections import defaultdict
 
 import backtrader as bt
 
-from glow_bt.bt.paper_broker import PaperBroker
+from glow_bt.bt.forgetting import forget_done
 
 __all__ = ["BacktestBroker"]
 
-# Ended orders that are let go of together; each takes some ten kilobytes with its copies.
+# Ended orders that are let go of together.
 _ENDED = 256
 
 
-class BacktestBroker(PaperBroker):
+class BacktestBroker(bt.brokers.BackBroker):
     """Backtrader's broker, for histories of any length: its memory hardly grows with orders.
 
     Fills, prices and notifications are Backtrader's own. Some bars after they ended, orders leave
     ``orders``, and their copies and closed trades leave the strategy; whoever holds on to one
     keeps it.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened = True
 
     def init(self) -> None:
         """Start anew."""
@@ -38,7 +34,7 @@ class BacktestBroker(PaperBroker):
         if len(self.orders) < _ENDED + len(self.pending):
             return
         for owner in {id(order.owner): order.owner for order in self.orders}.values():
-            self.forget_done(owner)
+            forget_done(self, owner)
 
 
 class _Row(list[bt.Order]):

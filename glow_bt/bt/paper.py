@@ -12,6 +12,7 @@ import backtrader as bt
 import pandas as pd
 
 from glow_bt.bt.exposure import ExposureStrategy
+from glow_bt.bt.forgetting import forget_done
 from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.bt.live import FeedStatus, live_only
 from glow_bt.bt.paper_broker import PaperBroker
@@ -274,7 +275,7 @@ class PaperAccount(bt.Analyzer):
         if run.on_bar is not None:
             run.on_bar(self._report(stamp, position, equity, live))
         self._fills = []
-        broker.forget_done(self.strategy)
+        forget_done(broker, self.strategy)
         self._live_bars += live
         if run.max_bars is not None and self._live_bars >= run.max_bars:
             run.stop()

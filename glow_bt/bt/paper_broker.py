@@ -121,20 +121,6 @@ class PaperBroker(bt.brokers.BackBroker):
             _reopen(trade, datas[trade["data"]], strategy)
         self._get_value()
 
-    def forget_done(self, strategy: bt.Strategy) -> None:
-        """Let go of orders that ended and trades that closed: Backtrader keeps them for ever.
-
-        Some kilobytes each, which is a lot in months. Call it when they have been booked.
-
-        Args:
-            strategy: owner of the orders.
-        """
-        self.orders: list[bt.Order] = [order for order in self.orders if order.alive()]
-        strategy._orders.clear()
-        for by_id in strategy._trades.values():
-            for trades in by_id.values():
-                del trades[:-1]
-
     def _fundings(self) -> dict[bt.AbstractDataBase, PaperFunding]:
         """Return who gives the rates of what has been traded."""
         schemes = {data: self.getcommissioninfo(data) for data in self.positions}

@@ -122,9 +122,9 @@ def walk(
     )
     found = _Trained(models, seeds, options, command).write(histories, title, out, overwrite)
     printed = print_run if len(models) == 1 else print_several
-    printed(found, out, as_json)
     if store is None:
         UnitStore(hidden).discard(units)
+    printed(found, out, as_json)
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,6 +89,7 @@ def run_backtest(
     cerebro.addanalyzer(GlowRecorder, _name="recorder")
     cerebro.addanalyzer(AccountLedger, _name="ledger")
     broker = BacktestBroker()
+    broker.set_int2pnl(False)  # keeps funding apart from commission, see AccountLedger
     cerebro.setbroker(broker)
     broker.setcash(cash)
     broker.addcommissioninfo(BybitPerpetual() if commission is None else commission)

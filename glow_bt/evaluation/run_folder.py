@@ -336,9 +336,17 @@ def _facts(run: Run) -> dict[str, str]:
         "Seed": str(run.manifest["seed"]),
         "Slippage": f"{trading['slippage_bps']:g} basis points",
         "Risk budget at 1 % VaR": f"{trading['risk_budget']:.1%} of equity",
+        **_told_of_policy(trading),
         "Data sha256": bars["sha256"][:16],
         "glow_bt": run.manifest["versions"]["glow_bt"],
     }
+
+
+def _told_of_policy(trading: Mapping[str, Any]) -> dict[str, str]:
+    """Return what decides on positions beside the budget; a run of before it was set lacks it."""
+    told = {"stance": "Stance", "half_life": "Half-life, bars", "dead_band": "Dead-band"}
+    found = {label: f"{trading[name]:g}" for name, label in told.items() if name in trading}
+    return found | ({"VaR": "recalibrated"} if trading.get("recalibrate") else {})
 
 
 def _told_of_parent(models: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -167,12 +167,13 @@ def _rows(root: Path, file: Path) -> list[str]:
 
 
 def _link(root: Path, folder: Path, title: str) -> str:
-    """Return the run's title, linked to the first of its pages that is there."""
-    place = quote(folder.relative_to(root).as_posix())
+    """Return the run's title, linked to the first of its pages that is there, and its folder."""
+    path = folder.relative_to(root).as_posix()
+    named = f"<br><small>{escape(path)}</small>"
     for page in _PAGES:
         if (folder / page).is_file():
-            return f'<a href="{place}/{page}">{escape(title)}</a>'
-    return escape(title)
+            return f'<a href="{quote(path)}/{page}">{escape(title)}</a>{named}'
+    return f"{escape(title)}{named}"
 
 
 def _row(

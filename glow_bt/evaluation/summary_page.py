@@ -31,7 +31,8 @@ _CONTENDERS = {
     "by averages over the last bars",
     "buy_and_hold": "99 % of the equity bought at the first unseen bar and held",
     "volatility_target": "long at 20 % a year over the volatility of the last 60 bars",
-    "no_filter": "GLOW, but likelihood does not count: every bar is familiar",
+    "no_filter": "GLOW, but likelihood does not count: every bar is familiar, which alone is some "
+    "6 % more exposure",
     "no_direction": "GLOW, but the stance alone counts, or long without one",
     "no_var_sizing": "GLOW, but with a constant, the median VaR limit on bars before the first "
     "unseen one, in place of the VaR limit",
@@ -216,8 +217,9 @@ def _differences(statistics: Mapping[str, Any]) -> str:
     words = prose(
         "GLOW's measures minus each contender's, on the same bars; what moves both does not "
         "count. Bold: the interval does not hold zero. A part of GLOW helps where GLOW minus GLOW "
-        "without it is above zero. p: Ledoit and Wolf's, of equal Sharpe ratios. With a row a "
-        "contender, one in twenty is bold by chance alone."
+        "without it is above zero in return, ratio or drawdown (a drawdown is negative). p: "
+        "Ledoit and Wolf's, of equal Sharpe ratios. With a row a contender, one in twenty is "
+        "bold by chance alone."
     )
     return f"{words}\n{differences_table(statistics)}"
 
@@ -241,7 +243,8 @@ def _luck(statistics: Mapping[str, Any], search: Mapping[str, Any] | None) -> st
         rows["The same, White's reality check"] = p_value(test["reality_check"])
         rows["Best contender"] = title_of(test["best"])
     words = prose(
-        "Trials are configurations that a search tried; contenders are none, as nobody picks "
+        "Trials are settings that a search tried, or that the caller tells of (--trials); "
+        "contenders are none, as nobody picks "
         "among them after the fact. Hansen's test and White's ask whether the best of all "
         "contenders, at equal volatility, is better than buy and hold by more than the choice "
         "among them explains."

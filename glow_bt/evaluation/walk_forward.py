@@ -121,7 +121,7 @@ def refuse_untrainable(
 
     Raises:
         FeatureError: if a feature is constant in the training block.
-        DataError: if more than half of the returns are equal.
+        DataError: if half of the returns or more are equal.
     """
     spec = spec or DEFAULT_SPEC
     past = bars.iloc[fold.train.start : fold.validation.stop]

@@ -98,7 +98,7 @@ def test_states_and_equity():
 
 
 def test_trades_add_up():
-    result = run_glow(params={"long_only": True})
+    result = run_glow(params={"long_only": True, "stance": 0.0, "half_life": 0.0})
     trades, orders = result.trades, result.orders
     held = orders["size"].cumsum()
     assert len(trades) == (held.abs() < 1e-9).sum() > 5
