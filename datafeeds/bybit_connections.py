@@ -24,6 +24,8 @@ class OpenConnections:
 
     def __init__(self) -> None:
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._opening: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._unwanted: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def watch(self, adapter: HTTPAdapter) -> None:
@@ -34,24 +36,45 @@ class OpenConnections:
         }
 
     def break_off(self) -> None:
-        """End all of them; new ones may be opened."""
+        """End all of them, those that are being opened as soon as they are; new ones may be."""
         with self._lock:
             connections = list(self._open)
+            self._unwanted.update(self._opening)
         for connection in connections:
-            sock = connection.sock
-            if sock is not None:
-                # The method of plain sockets: that of TLS would wait for the other side, or take
-                # the state from under the thread that reads.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            _end(connection)
+
+    def _began(self, connection: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._opening.add(connection)
+
+    def _opened(self, connection: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._opening.discard(connection)
+            self._open.add(connection)
+            unwanted = connection in self._unwanted
+            self._unwanted.discard(connection)
+        if unwanted:
+            _end(connection)
 
     def _watched(self, pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-        known, lock, plain = self._open, self._lock, pool.ConnectionCls
+        connections, plain = self, pool.ConnectionCls
 
         class Connection(plain):  # type: ignore[valid-type, misc]
             def connect(self) -> None:
-                with lock:
-                    known.add(self)
-                super().connect()
+                connections._began(self)
+                try:
+                    super().connect()
+                finally:
+                    connections._opened(self)
 
         return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+
+def _end(connection: Any) -> None:  # noqa: ANN401
+    """Let the thread that uses a connection find it closed."""
+    sock = connection.sock
+    if sock is not None:
+        # The method of plain sockets: that of TLS would wait for the other side, or take the state
+        # from under the thread that reads.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)

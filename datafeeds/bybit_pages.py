@@ -26,6 +26,8 @@ _CAUTIOUS = 3
 _MOST_WAITING = 32
 # The pause before those are asked for again is that after so many failures in a row.
 _PAUSE_FAILURES = 2
+# Seconds between two looks at what is being broken off.
+_LOOK_S = 0.05
 
 
 def fetch_pages(
@@ -49,14 +51,14 @@ def fetch_pages(
         FeedError: the first one, when the pages that had arrived are out.
         ConfigError: if a window is too long or off the grid.
     """
-    run = _Run(pager, executor, in_flight)
+    run, at_once = _Run(pager, executor, in_flight), False
     try:
         yield from run.pages(_cut(pager, windows))
     except KeyboardInterrupt:
-        pager.source.break_off()
+        at_once = True
         raise
     finally:
-        run.stop()
+        run.stop(at_once)
 
 
 class _Run:
@@ -81,12 +83,15 @@ class _Run:
                 self._ask_again()
         yield from self._before_first(done=True)
 
-    def stop(self) -> None:
-        """Drop what was not begun, and wait for what was."""
+    def stop(self, at_once: bool) -> None:
+        """Drop what was not begun, and wait for what was, or break that off."""
         if self._running:
-            self._pager.source.errand.stop.set()
+            source = self._pager.source
+            source.errand.stop.set()
             for future in self._running:
                 future.cancel()
+            while at_once and wait(self._running, timeout=_LOOK_S).not_done:
+                source.break_off()  # anew: a request may have been just about to begin
             wait(self._running)
 
     def _ask_for(self, windows: Iterator[range]) -> bool:
@@ -123,7 +128,7 @@ class _Run:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         failure = yield from self._taken(done)
         if failure is not None:
-            self.stop()
+            self.stop(at_once=False)
             yield from self._taken(set(self._running))
             raise failure
 
