@@ -25,10 +25,11 @@ import pandas as pd
 from pyarrow import ArrowException
 
 from glow_bt.errors import GlowError, ResultsError
+from glow_bt.evaluation.results_place import new_results
 from glow_bt.evaluation.risk_page import write_risk_page
 from glow_bt.evaluation.risk_study import RiskStudy
 from glow_bt.evaluation.risk_summary import summarize
-from glow_bt.placing import new_folder, obstacle
+from glow_bt.placing import obstacle
 from glow_bt.risk.forecasts import Forecasts
 
 __all__ = [
@@ -108,19 +109,13 @@ def write_risk(
         **study.manifest,
     }
     text = json.dumps({**summary, "manifest": manifest}, indent=2, allow_nan=False)
-    try:
-        with new_folder(target) as temporary:
-            (temporary / "risk.json").write_text(text + "\n", encoding="utf-8")
-            forecasts_frame(study).to_parquet(temporary / "forecasts.parquet", index=False)
-            pictures = write_risk_page(study, summary, temporary / "risk.html", title=title)
-            (temporary / "pictures").mkdir()
-            for picture in pictures:
-                (temporary / "pictures" / f"{picture.name}.png").write_bytes(picture.png)
-    except OSError as error:
-        raise ResultsError(
-            f"expected to write a results folder {target}, found that it cannot be: {error}; "
-            "choose another place"
-        ) from error
+    with new_results(target) as temporary:
+        (temporary / "risk.json").write_text(text + "\n", encoding="utf-8")
+        forecasts_frame(study).to_parquet(temporary / "forecasts.parquet", index=False)
+        pictures = write_risk_page(study, summary, temporary / "risk.html", title=title)
+        (temporary / "pictures").mkdir()
+        for picture in pictures:
+            (temporary / "pictures" / f"{picture.name}.png").write_bytes(picture.png)
     return RiskRun(target, json.loads(text), study)
 
 

@@ -33,6 +33,7 @@ from pyarrow import ArrowException
 from glow_bt.artifact import Artifact, save_artifact
 from glow_bt.errors import ResultsError
 from glow_bt.evaluation.model_page import write_model_page
+from glow_bt.evaluation.results_place import new_results
 from glow_bt.evaluation.searched import (
     num_trials,
     refuse_searched,
@@ -45,7 +46,7 @@ from glow_bt.evaluation.summary_page import write_summary_page
 from glow_bt.evaluation.tearsheet import write_tearsheet
 from glow_bt.evaluation.walk_forward import FoldModel
 from glow_bt.ohlcv import bar_interval, bars_sha256
-from glow_bt.placing import new_folder, obstacle
+from glow_bt.placing import obstacle
 from glow_bt.training import TrainConfig
 
 __all__ = ["Run", "num_trials", "read_run", "refuse_existing", "write_pages", "write_run"]
@@ -136,14 +137,8 @@ def write_run(
     manifest = _manifest(study, models, bars, title, command, trading, config)
     if search is not None:
         manifest["search"] = dict(search)
-    try:
-        with new_folder(target) as temporary:
-            _fill(temporary, study, models, manifest)
-    except OSError as error:
-        raise ResultsError(
-            f"expected to write a results folder {target}, found that it cannot be: {error}; "
-            "choose another place"
-        ) from error
+    with new_results(target) as temporary:
+        _fill(temporary, study, models, manifest)
     return read_run(target)
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glow_bt.errors import ResultsError
+from glow_bt.evaluation.results_place import new_results
 from glow_bt.evaluation.run_folder import refuse_existing
 from glow_bt.evaluation.several_page import write_several_page
-from glow_bt.placing import new_folder
 
 __all__ = ["KINDS", "kind_of", "summarize", "write_overview", "write_several"]
 
@@ -87,20 +87,14 @@ def write_several(
         "title": title,
         kind: list(members),
     }
-    try:
-        with new_folder(target) as temporary:
-            found = {
-                member: write(member, temporary / KINDS[kind].format(member)) for member in members
-            }
-            summary = summarize(kind, found)
-            _write_json(temporary / "manifest.json", manifest)
-            _write_json(temporary / f"{kind}.json", summary)
-            write_several_page(temporary, kind, title, summary)
-    except OSError as error:
-        raise ResultsError(
-            f"expected to write a results folder {target}, found that it cannot be: {error}; "
-            "choose another place"
-        ) from error
+    with new_results(target) as temporary:
+        found = {
+            member: write(member, temporary / KINDS[kind].format(member)) for member in members
+        }
+        summary = summarize(kind, found)
+        _write_json(temporary / "manifest.json", manifest)
+        _write_json(temporary / f"{kind}.json", summary)
+        write_several_page(temporary, kind, title, summary)
     return summary
 
 
