@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from glow_bt.bt.averaged import AveragedStrategy
 from glow_bt.bt.exposure import ExposureStrategy
 from glow_bt.bt.parameters import refuse_unknown
 from glow_bt.bt.stamps import from_index
 from glow_bt.errors import ConfigError, DataError
-from glow_bt.policy import PolicyParams, ScoreAverage, target_exposure, usable_exposure
+from glow_bt.policy import PolicyParams, usable_exposure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ class VolatilityTarget(ExposureStrategy):
         return usable_exposure(exposure, self.policy)
 
 
-class ScoredGlow(ExposureStrategy):
+class ScoredGlow(AveragedStrategy):
     """Decides as `GlowStrategy` does, on scores of one feed that were worked out before.
 
     With a part of the decision taken out it shows what that part adds: see use_filter,
@@ -107,12 +108,6 @@ class ScoredGlow(ExposureStrategy):
         ("scores", None),
         ("random_direction", None),
         ("toss_every", 1),
-        ("long_only", PolicyParams.long_only),
-        ("risk_budget", PolicyParams.risk_budget),
-        ("es_budget", PolicyParams.es_budget),
-        ("error_margin", PolicyParams.error_margin),
-        ("stance", PolicyParams.stance),
-        ("half_life", PolicyParams.half_life),
         ("use_filter", PolicyParams.use_filter),
         ("use_direction", PolicyParams.use_direction),
         ("constant_limit", PolicyParams.constant_limit),
@@ -130,23 +125,13 @@ class ScoredGlow(ExposureStrategy):
         self._scores: dict[float, list[float]] = dict(
             zip(stamps.tolist(), table.tolist(), strict=True)
         )
-        self._average = ScoreAverage(self.policy)
-        self._direction = math.nan
-        self._averaged = (math.nan,) * 5
 
     def next(self) -> None:
         """Take the bar's scores in, then rebalance."""
         scores = self._scores.get(self.data.datetime[0], _NO_SCORES)
-        self._direction = scores[0]
-        self._averaged = self._average.update(len(self.data), *scores[1:])
+        for data in self.datas:
+            self.take_in(data, len(self.data), *scores)
         super().next()
-
-    def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
-        """Return the policy's exposure for the scores up to the current bar."""
-        confidence, inside, var, cvar, var_error = self._averaged
-        return target_exposure(
-            self._direction, confidence, inside, var, self.policy, cvar=cvar, var_error=var_error
-        )
 
 
 def _checked_scores(scores: object) -> pd.DataFrame:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from glow_bt.bt.exposure import ExposureStrategy
+from glow_bt.bt.averaged import AveragedStrategy
 from glow_bt.bt.indicator import GlowIndicator
 from glow_bt.errors import ConfigError
-from glow_bt.policy import PolicyParams, ScoreAverage, target_exposure
-
-if TYPE_CHECKING:
-    import backtrader as bt
 
 __all__ = ["GlowStrategy"]
 
 
-class GlowStrategy(ExposureStrategy):
+class GlowStrategy(AveragedStrategy):
     """Holds side x familiarity x VaR limit, the latter two by averages over the last bars.
 
     The side is the stance (by default: the asset is held) and what the model knows of direction,
@@ -62,12 +58,6 @@ class GlowStrategy(ExposureStrategy):
         ("recalibrate", False),
         ("state", None),
         ("allow_training_bars", False),
-        ("long_only", PolicyParams.long_only),
-        ("risk_budget", PolicyParams.risk_budget),
-        ("es_budget", PolicyParams.es_budget),
-        ("error_margin", PolicyParams.error_margin),
-        ("stance", PolicyParams.stance),
-        ("half_life", PolicyParams.half_life),
     )
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -92,43 +82,15 @@ class GlowStrategy(ExposureStrategy):
             )
             model = indicator.scorer
             self.glow.append(indicator)
-        self._averages = [(glow, ScoreAverage(self.policy)) for glow in self.glow]
-        self._said: dict[int, tuple[float, ...]] = {}
         self._error_counts = self.policy.error_margin > 0.0
 
     def next(self) -> None:
         """Take the bar's scores in, then rebalance."""
-        for glow, average in self._averages:
+        for glow in self.glow:
             _, confidence, inside, direction, _, var, cvar = glow.current_scores()
             # The standard error is asked for only where it counts: it may have to be worked out.
             counts = self._error_counts and not math.isnan(var)
             error = glow.var_error() if counts else 0.0
-            said = average.update(len(glow.data), confidence, inside, var, cvar, error)
-            self._said[id(glow.data)] = (direction, *said)
+            bar = len(glow.data)
+            self.take_in(glow.data, bar, direction, confidence, inside, var, cvar, error)
         super().next()
-
-    def target_exposure(self, data: bt.AbstractDataBase, current: float) -> float:
-        """Return the policy's exposure for the feed's scores up to its current bar."""
-        direction, confidence, inside, var, cvar, var_error = self._said[id(data)]
-        return target_exposure(
-            direction, confidence, inside, var, self.policy, cvar=cvar, var_error=var_error
-        )
-
-    def save_state(self) -> dict[str, Any]:
-        """Return what bars and account do not tell, the averages included."""
-        return super().save_state() | {"averages": [each.state for _, each in self._averages]}
-
-    def load_state(self, values: dict[str, Any]) -> None:
-        """Go on from `save_state`.
-
-        Raises:
-            ConfigError: if it was of a strategy that had no averages, which decided otherwise.
-        """
-        super().load_state(values)
-        if "averages" not in values:
-            raise ConfigError(
-                "expected a state with averages of the last bars, found one without, of an "
-                "earlier version that decided otherwise; start anew in another folder"
-            )
-        for (_, average), state in zip(self._averages, values["averages"], strict=True):
-            average.state = state
