@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from glow_bt.evaluation.study import Contender
     from glow_bt.evaluation.walk_forward import FoldModel
 
-__all__ = ["contenders", "fee_of", "leverage_of", "trading_options"]
+__all__ = ["POLICY_OPTIONS", "contenders", "fee_of", "leverage_of", "trading_options"]
+
+# Options that are parameters of the policy: of all contenders with a band, and of GLOW alone.
+_SHARED = ("dead_band", "leverage_cap")
+_OWN = ("risk_budget", "es_budget", "error_margin", "stance", "half_life", "long_only")
+POLICY_OPTIONS = (*_SHARED, *_OWN)
 
 
 # Options that are numbers, last shown first: name, default, help.
@@ -124,12 +129,10 @@ def contenders(
     from strategies.glow_strategy import GlowStrategy
 
     shared = {
-        "dead_band": trading["dead_band"],
-        "leverage_cap": trading["leverage_cap"],
+        **{name: trading[name] for name in _SHARED},
         "cost_rate": max(fee_of(trading), 0.0) + trading["slippage_bps"] / 1e4,
     }
-    own = ("risk_budget", "es_budget", "error_margin", "stance", "half_life", "long_only")
-    policy = {**shared, **{name: trading[name] for name in own}}
+    policy = {**shared, **{name: trading[name] for name in _OWN}}
     risk = {"horizon": trading["var_horizon"], "recalibrate": trading["recalibrate"]}
     yearly = {"periods_per_year": periods_per_year(bars)}
     return [

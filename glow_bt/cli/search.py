@@ -82,8 +82,8 @@ def search(
 
     Every trial is trained and judged on walk-forward folds of those bars. The number of trials,
     the last bar that they used, and the probability that their best is overfitted go into
-    best.json, and from there with --config into the manifest of a walk-forward, which refuses to
-    test a bar that the search used.
+    best.json, and from there with --config into a walk-forward's manifest or a trained model.
+    Neither a walk-forward nor a backtest of that model tests a bar that the search used.
     """
     from glow_bt.training import TrainingProgress
     from glow_bt.training.search import search as seek

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glow_bt.cli.contenders import trading_options
+from glow_bt.cli.contenders import POLICY_OPTIONS, trading_options
 from glow_bt.cli.engines import engine_options
 from glow_bt.cli.options import (
     ExampleCommand,
@@ -232,16 +232,7 @@ def _refuse_early(out: Path, overwrite: bool, options: dict[str, Any]) -> None:
     from glow_bt.evaluation.backtest import check_money
     from glow_bt.evaluation.run_folder import refuse_existing
 
-    limits = (
-        "risk_budget",
-        "es_budget",
-        "error_margin",
-        "leverage_cap",
-        "dead_band",
-        "stance",
-        "half_life",
-    )
-    PolicyParams(**{name: options[name] for name in limits})
+    PolicyParams(**{name: options[name] for name in POLICY_OPTIONS})
     check_money(options["cash"], options["slippage_bps"])
     refuse_existing(out, overwrite)
 

@@ -1,4 +1,4 @@
-"""Trained flows for use without torch: frozen arrays and one kernel compiled by numba."""
+"""Trained flows for use without torch: frozen arrays and kernels compiled by numba."""
 
 from glow_bt.fused.flow import FusedFlow
 from glow_bt.fused.parts import GlowParts

@@ -110,7 +110,7 @@ def test_results_are_those_of_one_process_though_a_worker_is_killed_in_mid_run(c
             assert tensor.equal(tensors[name]), name
 
 
-def test_a_task_that_loses_every_worker_is_named_and_the_rest_is_done():
+def test_a_task_that_loses_every_worker_is_named():
     tasks = [Task(f"key {i}", f"task {i}", lambda i=i: (i,)) for i in range(3)]
     engine, found = Engine("dask", jobs=2, retries=0), []
     results = run_tasks(unit_tasks.die_always, tasks, engine)
